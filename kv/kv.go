@@ -1,0 +1,245 @@
+// Package kv keeps ordered keys that change in one atomic batch, on pebble.
+//
+// The write-ahead log of pebble is off: the Raft log is the only one. What is
+// on disk after a crash is therefore the state after some earlier batch, whole;
+// the owner writes the index of the last command into every batch and replays
+// from there. Flush makes everything before it durable.
+package kv
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"iter"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// Reader reads rows. Values it returns belong to the caller.
+type Reader interface {
+	// Get returns nil and no error where there is no such row.
+	Get(key []byte) ([]byte, error)
+
+	// Scan gives the rows with lower <= key < upper in order. Key and value
+	// are only good until the next step. A failing disk ends the sequence and
+	// sets *err, which may be nil to begin with.
+	Scan(lower, upper []byte, err *error) iter.Seq2[[]byte, []byte]
+
+	// Last returns the row with the greatest key in the range, or nil.
+	Last(lower, upper []byte) (key, value []byte, err error)
+}
+
+// Tx is one atomic change: its own writes are seen by its reads.
+type Tx interface {
+	Reader
+	Set(key, value []byte) error
+	Delete(key []byte) error
+}
+
+// Options tune a Store. Zero values mean the defaults beside them.
+type Options struct {
+	FS            vfs.FS // required
+	CacheBytes    int64  // 64 MiB
+	MemTableBytes uint64 // 32 MiB
+	Logger        pebble.Logger
+	ReadOnly      bool
+}
+
+// Store is a pebble database without its write-ahead log.
+type Store struct{ db *pebble.DB }
+
+// Open opens the database in dir, making it where there is none. An error in
+// the background (a failed fsync, a full disk) goes to Logger.Fatalf, which
+// must stop the node.
+func Open(dir string, o Options) (*Store, error) {
+	if o.CacheBytes == 0 {
+		o.CacheBytes = 64 << 20
+	}
+	if o.MemTableBytes == 0 {
+		o.MemTableBytes = 32 << 20
+	}
+	cache := pebble.NewCache(o.CacheBytes)
+	defer cache.Unref()
+	opts := &pebble.Options{
+		FS:                          o.FS,
+		Cache:                       cache,
+		DisableWAL:                  true,
+		MemTableSize:                o.MemTableBytes,
+		MemTableStopWritesThreshold: 4,
+		FormatMajorVersion:          pebble.FormatNewest,
+		ReadOnly:                    o.ReadOnly,
+		Logger:                      o.Logger,
+	}
+	// Bodies are large, written once and deleted once. Kept apart from the
+	// rows they are not rewritten by every compaction of the tree.
+	opts.Experimental.ValueSeparationPolicy = func() pebble.ValueSeparationPolicy {
+		return pebble.ValueSeparationPolicy{
+			Enabled:               true,
+			MinimumSize:           1 << 10,
+			MaxBlobReferenceDepth: 8,
+			TargetGarbageRatio:    0.3,
+			RewriteMinimumAge:     0,
+		}
+	}
+	db, err := pebble.Open(dir, opts)
+	if err != nil {
+		return nil, fmt.Errorf("open the state database in %s: %w", dir, err)
+	}
+	return &Store{db: db}, nil
+}
+
+// Close flushes nothing: what was not flushed is replayed from the log.
+func (s *Store) Close() error { return s.db.Close() }
+
+// Flush returns when everything committed before the call is durable.
+func (s *Store) Flush() error { return s.db.Flush() }
+
+// Checkpoint makes a copy of the database in dir by hard links. Flush first:
+// there is no log that would carry what is in memory.
+func (s *Store) Checkpoint(dir string) error { return s.db.Checkpoint(dir) }
+
+// Metrics gives pebble's own figures.
+func (s *Store) Metrics() *pebble.Metrics { return s.db.Metrics() }
+
+var _ Reader = (*Store)(nil)
+
+// Get implements Reader on the newest committed state.
+func (s *Store) Get(key []byte) ([]byte, error) { return get(s.db, key) }
+
+// Scan implements Reader on the state at the first step.
+func (s *Store) Scan(lower, upper []byte, err *error) iter.Seq2[[]byte, []byte] {
+	return scan(s.db, lower, upper, err)
+}
+
+// Last implements Reader.
+func (s *Store) Last(lower, upper []byte) ([]byte, []byte, error) { return last(s.db, lower, upper) }
+
+// Snapshot is one unchanging state of a Store; Close it soon, it keeps deleted
+// rows on disk.
+type Snapshot struct{ sn *pebble.Snapshot }
+
+var _ Reader = (*Snapshot)(nil)
+
+// Snapshot freezes the newest committed state.
+func (s *Store) Snapshot() *Snapshot { return &Snapshot{s.db.NewSnapshot()} }
+
+// Get implements Reader.
+func (s *Snapshot) Get(key []byte) ([]byte, error) { return get(s.sn, key) }
+
+// Scan implements Reader.
+func (s *Snapshot) Scan(lower, upper []byte, err *error) iter.Seq2[[]byte, []byte] {
+	return scan(s.sn, lower, upper, err)
+}
+
+// Last implements Reader.
+func (s *Snapshot) Last(lower, upper []byte) ([]byte, []byte, error) { return last(s.sn, lower, upper) }
+
+// Close releases the state.
+func (s *Snapshot) Close() error { return s.sn.Close() }
+
+// Batch is a Tx of a Store: nothing of it is seen by others before Commit.
+type Batch struct{ b *pebble.Batch }
+
+var _ Tx = (*Batch)(nil)
+
+// Begin starts a change. End it with Commit or Discard.
+func (s *Store) Begin() *Batch { return &Batch{s.db.NewIndexedBatch()} }
+
+// Get implements Reader.
+func (t *Batch) Get(key []byte) ([]byte, error) { return get(t.b, key) }
+
+// Scan implements Reader.
+func (t *Batch) Scan(lower, upper []byte, err *error) iter.Seq2[[]byte, []byte] {
+	return scan(t.b, lower, upper, err)
+}
+
+// Last implements Reader.
+func (t *Batch) Last(lower, upper []byte) ([]byte, []byte, error) { return last(t.b, lower, upper) }
+
+// Set implements Tx; it copies key and value.
+func (t *Batch) Set(key, value []byte) error { return t.b.Set(key, value, nil) }
+
+// Delete implements Tx.
+func (t *Batch) Delete(key []byte) error { return t.b.Delete(key, nil) }
+
+// Commit makes the change visible, all of it or nothing. It does not make it
+// durable: see Flush.
+func (t *Batch) Commit() error {
+	if err := t.b.Commit(pebble.NoSync); err != nil {
+		return fmt.Errorf("commit to the state database: %w", err)
+	}
+	return t.b.Close()
+}
+
+// Discard drops the change.
+func (t *Batch) Discard() error { return t.b.Close() }
+
+func get(r pebble.Reader, key []byte) ([]byte, error) {
+	v, closer, err := r.Get(key)
+	if errors.Is(err, pebble.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read row %q: %w", key, err)
+	}
+	out := bytes.Clone(v)
+	if out == nil {
+		out = []byte{} // an empty row is a row
+	}
+	return out, closer.Close()
+}
+
+func scan(r pebble.Reader, lower, upper []byte, errp *error) iter.Seq2[[]byte, []byte] {
+	return func(yield func(k, v []byte) bool) {
+		it, err := r.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
+		if err != nil {
+			*errp = fmt.Errorf("scan rows from %q: %w", lower, err)
+			return
+		}
+		defer func() {
+			if err := it.Close(); err != nil && *errp == nil {
+				*errp = fmt.Errorf("scan rows from %q: %w", lower, err)
+			}
+		}()
+		for ok := it.First(); ok; ok = it.Next() {
+			v, err := it.ValueAndErr()
+			if err != nil {
+				*errp = fmt.Errorf("read row %q: %w", it.Key(), err)
+				return
+			}
+			if !yield(it.Key(), v) {
+				return
+			}
+		}
+	}
+}
+
+func last(r pebble.Reader, lower, upper []byte) ([]byte, []byte, error) {
+	it, err := r.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
+	if err != nil {
+		return nil, nil, fmt.Errorf("read the last row below %q: %w", upper, err)
+	}
+	defer it.Close()
+	if !it.Last() {
+		return nil, nil, it.Error()
+	}
+	v, err := it.ValueAndErr()
+	if err != nil {
+		return nil, nil, fmt.Errorf("read row %q: %w", it.Key(), err)
+	}
+	return bytes.Clone(it.Key()), bytes.Clone(v), nil
+}
+
+// PrefixEnd is the smallest key greater than every key that begins with prefix:
+// the upper bound for a Scan of the prefix. The prefix must not be all 0xff.
+func PrefixEnd(prefix []byte) []byte {
+	end := bytes.Clone(prefix)
+	for i := len(end) - 1; i >= 0; i-- {
+		if end[i] != 0xff {
+			end[i]++
+			return end[:i+1]
+		}
+	}
+	panic("kv: PrefixEnd of a prefix that is all 0xff; row prefixes are ASCII")
+}

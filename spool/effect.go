@@ -1,0 +1,21 @@
+package spool
+
+import "bsmtpd/mail"
+
+// Effect is a hint that a row now asks for work. Losing one loses nothing: the
+// work stands in rows, which Due and Owed read.
+type Effect struct {
+	Kind  EffectKind
+	Queue QueueName
+	Cause Cause
+	Login mail.Login
+}
+
+// EffectKind is what is to be done.
+type EffectKind uint8
+
+// The effects.
+const (
+	EffectDue  EffectKind = iota // Queue is due now, or has new mail for the session at work
+	EffectOwed                   // a bounce is owed
+)
