@@ -45,6 +45,11 @@ type Acted struct {
 	Done    int      `cbor:"1,keyasint,omitempty"`
 	Missing int      `cbor:"2,keyasint,omitempty"` // not there any more
 	Refused []string `cbor:"3,keyasint,omitempty"` // why others were not done, one text each
+
+	// Busy are items whose queue a session is pushing: they may be on the wire,
+	// so nothing was done to them. The session has been asked to end
+	// (EffectStop) and no other may begin for a moment: ask again.
+	Busy []Item `cbor:"4,keyasint,omitempty"`
 }
 
 // HoldQueue holds a whole queue, mail that is still to come included, or lifts

@@ -18,4 +18,5 @@ type EffectKind uint8
 const (
 	EffectDue  EffectKind = iota // Queue is due now, or has new mail for the session at work
 	EffectOwed                   // a bounce is owed
+	EffectStop                   // the session at work on Queue is to end after the message in flight
 )

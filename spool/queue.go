@@ -116,6 +116,13 @@ type Queue struct {
 	Debounced        int64     `cbor:"17,keyasint,omitempty"` // logins debounced since then
 
 	Hold *Hold `cbor:"18,keyasint,omitempty"` // the whole queue is held
+
+	// Again is the most urgent trigger that came while a session was at work.
+	// If the session fails, the queue is tried again at once for it.
+	Again Cause `cbor:"19,keyasint,omitempty"`
+	// Quiet: no claim before this time. An operator's change waits for the
+	// session at work to end, and none may begin in between.
+	Quiet mail.Time `cbor:"20,keyasint,omitempty"`
 }
 
 // Hold says why a queue or message is not to be tried.

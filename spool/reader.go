@@ -28,7 +28,8 @@ type reading interface {
 	Queues(after QueueName, err *error) iter.Seq[Queue]
 	// Message reads one row; ok false: it is not there any more.
 	Message(queue QueueName, id mail.ID) (m Message, ok bool, err error)
-	// Messages gives a queue's messages after an ID, in order of arrival.
+	// Messages gives a queue's messages after an ID, in order of arrival. A row
+	// that does not decode is passed over, and *err then says so at the end.
 	Messages(queue QueueName, after mail.ID, err *error) iter.Seq[Message]
 	// Where gives the queues in which a message stands.
 	Where(id mail.ID) ([]QueueName, error)
@@ -37,6 +38,8 @@ type reading interface {
 	// Due gives at most limit queues that are due at now or before, the most
 	// overdue first.
 	Due(now mail.Time, limit int) ([]Due, error)
+	// DueAfter goes on after a row that Due or DueAfter gave.
+	DueAfter(after Due, now mail.Time, limit int) ([]Due, error)
 	// NextDue is when the next queue is due; 0: none is.
 	NextDue() (mail.Time, error)
 	// Owed gives at most limit owed bounces after a key, the oldest first.

@@ -25,7 +25,7 @@ const (
 	Granted   Denial = iota
 	Taken            // another session holds it
 	Empty            // nothing is queued
-	Held             // the queue is held or its delivery suspended
+	Held             // the queue is held or its delivery suspended, or is kept quiet for a moment
 	NotPushed        // a mailbox
 )
 
@@ -96,6 +96,9 @@ type Finish struct {
 	EarliestRetry mail.Time `cbor:"9,keyasint,omitempty"`
 	// Cause is the session's, for the queue's LastCause.
 	Cause Cause `cbor:"10,keyasint,omitempty"`
+	// SeenTo is the greatest ID that the session saw in the queue, tried or
+	// passed over. Mail above it came too late for the session: due at once.
+	SeenTo mail.ID `cbor:"11,keyasint,omitempty"`
 }
 
 // Finished answers a Finish with the queue's next attempt.
