@@ -53,37 +53,38 @@ const DefaultPort = 25
 
 // Route is where mail is pushed. The zero Route means: not set here.
 type Route struct {
-	Host string    `cbor:"1,keyasint,omitempty"` // host name, or IP address without brackets
-	Port uint16    `cbor:"2,keyasint,omitempty"` // 0: DefaultPort
-	TLS  TLSPolicy `cbor:"3,keyasint,omitempty"`
+	Host string    `cbor:"1,keyasint,omitempty" json:"host,omitempty"` // host name, or IP address without brackets
+	Port uint16    `cbor:"2,keyasint,omitempty" json:"port,omitempty"` // 0: DefaultPort
+	TLS  TLSPolicy `cbor:"3,keyasint,omitempty" json:"tls,omitempty"`
 }
 
-// Account is one customer subscription.
+// Account is one customer subscription. Its JSON form is that of the audit and of
+// JSON lines (exchange.go).
 type Account struct {
-	Login     mail.Login   `cbor:"1,keyasint"`
-	Addresses []netip.Addr `cbor:"2,keyasint,omitempty"` // fixed addresses; each belongs to one account
-	Plan      Plan         `cbor:"3,keyasint,omitempty"`
-	Quota     int64        `cbor:"4,keyasint,omitempty"` // bytes; 0: the default of Limits
-	Contact   mail.Address `cbor:"5,keyasint,omitempty"`
-	Locale    Locale       `cbor:"6,keyasint,omitempty"`
-	Inactive  string       `cbor:"7,keyasint,omitempty"` // why the account takes no mail; empty: active
-	Access    Access       `cbor:"8,keyasint,omitempty"`
-	Route     Route        `cbor:"9,keyasint,omitempty"`  // zero: the first fixed address, port 25
-	Aliases   []string     `cbor:"10,keyasint,omitempty"` // local parts beside the login at the provider's domains
-	Filtered  bool         `cbor:"11,keyasint,omitempty"` // the spam filter is on
-	Created   mail.Time    `cbor:"12,keyasint,omitempty"`
-	Changed   mail.Time    `cbor:"13,keyasint,omitempty"`
-	Version   uint64       `cbor:"14,keyasint,omitempty"` // grows with every change, 1 at first
+	Login     mail.Login   `cbor:"1,keyasint" json:"login"`
+	Addresses []netip.Addr `cbor:"2,keyasint,omitempty" json:"addresses,omitempty"` // fixed addresses; each belongs to one account
+	Plan      Plan         `cbor:"3,keyasint,omitempty" json:"plan,omitempty"`
+	Quota     int64        `cbor:"4,keyasint,omitempty" json:"quota,omitempty"` // bytes; 0: the default of Limits
+	Contact   mail.Address `cbor:"5,keyasint,omitempty" json:"contact,omitempty"`
+	Locale    Locale       `cbor:"6,keyasint,omitempty" json:"locale,omitempty"`
+	Inactive  string       `cbor:"7,keyasint,omitempty" json:"inactive,omitempty"` // why the account takes no mail; empty: active
+	Access    Access       `cbor:"8,keyasint,omitempty" json:"access,omitempty"`
+	Route     Route        `cbor:"9,keyasint,omitempty" json:"route,omitzero"`      // zero: the first fixed address, port 25
+	Aliases   []string     `cbor:"10,keyasint,omitempty" json:"aliases,omitempty"`  // local parts beside the login at the provider's domains
+	Filtered  bool         `cbor:"11,keyasint,omitempty" json:"filtered,omitempty"` // the spam filter is on
+	Created   mail.Time    `cbor:"12,keyasint,omitempty" json:"-"`
+	Changed   mail.Time    `cbor:"13,keyasint,omitempty" json:"-"`
+	Version   uint64       `cbor:"14,keyasint,omitempty" json:"version,omitempty"` // grows with every change, 1 at first
 }
 
 // Domain is a mail domain that belongs to one account.
 type Domain struct {
-	Name    mail.Domain `cbor:"1,keyasint"`
-	Login   mail.Login  `cbor:"2,keyasint"`
-	Route   Route       `cbor:"3,keyasint,omitempty"` // zero: the account's
-	Created mail.Time   `cbor:"4,keyasint,omitempty"`
-	Changed mail.Time   `cbor:"5,keyasint,omitempty"`
-	Version uint64      `cbor:"6,keyasint,omitempty"`
+	Name    mail.Domain `cbor:"1,keyasint" json:"domain"`
+	Login   mail.Login  `cbor:"2,keyasint" json:"login"`
+	Route   Route       `cbor:"3,keyasint,omitempty" json:"route,omitzero"` // zero: the account's
+	Created mail.Time   `cbor:"4,keyasint,omitempty" json:"-"`
+	Changed mail.Time   `cbor:"5,keyasint,omitempty" json:"-"`
+	Version uint64      `cbor:"6,keyasint,omitempty" json:"version,omitempty"`
 }
 
 // Limits are the default quotas in bytes, part of the replicated settings.
