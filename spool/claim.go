@@ -1,0 +1,147 @@
+package spool
+
+import "bsmtpd/mail"
+
+// Claim gives a queue to a session until a time. A claim whose time has passed
+// is nobody's: the session that had it has died or hangs.
+func (m *Moves) Claim(c Claim) (ClaimResult, error) {
+	q, err := m.queue(c.Queue)
+	if err != nil {
+		return ClaimResult{}, err
+	}
+	own := q.Claim != nil && q.Claim.Session == c.Session && q.Claim.Node == c.Node
+	denial, retry, err := m.denial(q, own)
+	if err != nil {
+		return ClaimResult{}, err
+	}
+	if denial != Granted {
+		if q.claimed(m.Now) { // somebody's: his schedule row stays
+			return ClaimResult{Denial: denial}, nil
+		}
+		if err := m.schedule(q, retry, q.Cause); err != nil {
+			return ClaimResult{}, err
+		}
+		return ClaimResult{Denial: denial}, m.putQueue(q)
+	}
+	cause := c.Cause
+	if q.Next != 0 && q.Next <= m.Now && !own {
+		cause = urgent(q.Cause, cause)
+	}
+	since := m.Now
+	switch {
+	case own:
+		since, cause = q.Claim.Since, q.Claim.Cause
+	case q.Claim != nil:
+		q.LastOutcome = OutcomeExpired
+		q.LastWords = "the push session on node " + q.Claim.Node + " was never heard of again"
+	}
+	if !own {
+		q.LastAttempt, q.LastCause, q.Again = m.Now, cause, CauseNone
+	}
+	q.Hold = nil // it has passed, or the claim would have been denied
+	q.Claim = &Claimed{Node: c.Node, Session: c.Session, Since: since, Until: c.Until, Cause: cause}
+	if err := m.schedule(q, c.Until, CauseTimer); err != nil {
+		return ClaimResult{}, err
+	}
+	return ClaimResult{Cause: cause}, m.putQueue(q)
+}
+
+// denial says why q cannot be claimed, and when to ask again (0: an event will
+// bring it back).
+func (m *Moves) denial(q *Queue, own bool) (Denial, mail.Time, error) {
+	switch {
+	case q.Name.IsMailbox():
+		return NotPushed, 0, nil
+	case q.Messages == 0:
+		return Empty, 0, nil
+	case q.held(m.Now):
+		return Held, q.Hold.Until, nil
+	case !own && q.claimed(m.Now):
+		return Taken, 0, nil
+	case q.Quiet > m.Now:
+		return Held, q.Quiet, nil
+	}
+	s, err := Reader{m.Tx}.Suspended(q.Name, m.Now)
+	if err != nil {
+		return Granted, 0, err
+	}
+	if s == nil {
+		return Granted, 0, nil
+	}
+	again := m.Now.Add(m.Set.Retry)
+	if s.Hold.Until != 0 {
+		again = min(again, s.Hold.Until)
+	}
+	return Held, again, nil
+}
+
+// Finish ends a session and says when the queue is next tried (DESIGN 5).
+func (m *Moves) Finish(c Finish) (Finished, error) {
+	q, err := m.queue(c.Queue)
+	if err != nil {
+		return Finished{}, err
+	}
+	if q.Claim == nil || q.Claim.Session != c.Session {
+		return Finished{Stale: true, Next: q.Next, Left: q.Messages}, nil
+	}
+	q.Claim = nil
+	q.LastAttempt, q.LastCause, q.LastOutcome = c.Began, c.Cause, c.Outcome
+	q.LastWords, q.LastRemote, q.LastBanner = clip(c.Words), clip(c.Remote), clip(c.Banner)
+	if c.Sent > 0 {
+		q.LastSuccess = m.Now
+	}
+	switch c.Outcome {
+	case OutcomeFailed, OutcomeLost:
+		q.Failing = true
+		q.Failures++
+	default:
+		q.Failing, q.Failures = false, 0
+	}
+	if err := m.scheduleAfter(q, &c); err != nil {
+		return Finished{}, err
+	}
+	q.Again = CauseNone
+	if q.Next != 0 && q.Next <= m.Now {
+		m.effect(EffectDue, q.Name, q.Cause)
+	}
+	return Finished{Next: q.Next, Left: q.Messages}, m.putQueue(q)
+}
+
+func (m *Moves) scheduleAfter(q *Queue, c *Finish) error {
+	if q.Messages == 0 {
+		return m.schedule(q, 0, CauseNone)
+	}
+	if q.held(m.Now) {
+		return m.schedule(q, q.Hold.Until, CauseOperator)
+	}
+	late, err := m.cameAfter(q.Name, c.SeenTo)
+	if err != nil {
+		return err
+	}
+	failed := q.Failing
+	switch {
+	case q.Quiet > m.Now:
+		return m.schedule(q, q.Quiet, urgent(q.Again, CauseTimer))
+	case q.Again != CauseNone && (failed || q.Again.Urgent() && c.EarliestRetry > m.Now):
+		// A trigger came while the session was at work, and it did not see to
+		// everything: a login must not wait for the timer.
+		return m.schedule(q, m.Now, q.Again)
+	case failed:
+		return m.schedule(q, retryQueue(m.Set, q, m.Now), CauseTimer)
+	case late:
+		return m.schedule(q, m.Now, CauseNew)
+	case c.EarliestRetry != 0:
+		return m.schedule(q, max(c.EarliestRetry, m.Now), CauseTimer)
+	}
+	return m.schedule(q, RetryAccount(m.Set, c.Began, m.Now), CauseTimer)
+}
+
+// cameAfter reports whether a queue has mail above an ID.
+func (m *Moves) cameAfter(name QueueName, id mail.ID) (bool, error) {
+	if id == 0 {
+		return false, nil
+	}
+	_, upper := prefixRange(messagesKey(name))
+	key, _, err := m.Tx.Last(messageKey(name, id+1), upper)
+	return key != nil, err
+}
