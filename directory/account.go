@@ -53,9 +53,9 @@ const DefaultPort = 25
 
 // Route is where mail is pushed. The zero Route means: not set here.
 type Route struct {
-	Host string    `cbor:"1,keyasint,omitempty" json:"host,omitempty"` // host name, or IP address without brackets
-	Port uint16    `cbor:"2,keyasint,omitempty" json:"port,omitempty"` // 0: DefaultPort
-	TLS  TLSPolicy `cbor:"3,keyasint,omitempty" json:"tls,omitempty"`
+	Host string    `cbor:"1,keyasint,omitempty"` // host name, or IP address without brackets
+	Port uint16    `cbor:"2,keyasint,omitempty"` // 0: DefaultPort
+	TLS  TLSPolicy `cbor:"3,keyasint,omitempty"`
 }
 
 // Account is one customer subscription. Its JSON form is that of the audit and of
@@ -80,7 +80,7 @@ type Account struct {
 // Domain is a mail domain that belongs to one account.
 type Domain struct {
 	Name    mail.Domain `cbor:"1,keyasint" json:"domain"`
-	Login   mail.Login  `cbor:"2,keyasint" json:"login"`
+	Login   mail.Login  `cbor:"2,keyasint" json:"account"`
 	Route   Route       `cbor:"3,keyasint,omitempty" json:"route,omitzero"` // zero: the account's
 	Created mail.Time   `cbor:"4,keyasint,omitempty" json:"-"`
 	Changed mail.Time   `cbor:"5,keyasint,omitempty" json:"-"`

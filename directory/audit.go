@@ -114,15 +114,19 @@ func (r Reader) Audit(after uint64, errp *error) iter.Seq[AuditRecord] {
 		if after == math.MaxUint64 {
 			return
 		}
+		var broken error
 		for k, v := range r.R.Scan(auditKey(after+1), kv.PrefixEnd([]byte(auditRows)), errp) {
 			rec, err := auditRecord(k, v)
 			if err != nil {
-				*errp = err
-				return
+				broken = err
+				continue
 			}
 			if !yield(*rec) {
-				return
+				break
 			}
+		}
+		if *errp == nil {
+			*errp = broken
 		}
 	}
 }
@@ -151,7 +155,7 @@ func (r Reader) AuditNewest(before uint64, errp *error) iter.Seq[AuditRecord] {
 			rec, err := auditRecord(auditKey(seq), v)
 			if err != nil {
 				*errp = err
-				return
+				continue
 			}
 			if !yield(*rec) {
 				return

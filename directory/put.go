@@ -227,7 +227,7 @@ func own(tx kv.Tx, old, d *Domain) (Put, error) {
 	return Put{}, setOwnedCount(tx, old.Login, n-1)
 }
 
-// Apply removes the account and its index rows. NotFound, or Conflict where
+// Apply removes the account, its index rows and presence. NotFound, or Conflict where
 // domains are left.
 func (c RemoveAccount) Apply(tx kv.Tx, now mail.Time) error {
 	old, err := row[Account](tx, accountKey(c.Login))
@@ -248,6 +248,9 @@ func (c RemoveAccount) Apply(tx kv.Tx, now mail.Time) error {
 		return err
 	}
 	if err := tx.Delete(accountKey(c.Login)); err != nil {
+		return err
+	}
+	if err := forgetPresence(tx, c.Login); err != nil {
 		return err
 	}
 	log := auditLog{tx: tx, now: now, by: c.By}

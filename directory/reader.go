@@ -10,7 +10,8 @@ import (
 
 // Reader reads the directory. It sees the newest applied state at each call; wrap
 // a kv.Snapshot for one unchanging state over several. Errors are those of the
-// disk, or mail.Broken for a row that does not decode.
+// disk, or mail.Broken for a row that does not decode; a sequence passes over such
+// a row and sets the error at its end.
 type Reader struct {
 	R        kv.Reader
 	Provider []mail.Domain // the provider's own mail domains: mail there is for mailboxes
@@ -63,22 +64,27 @@ func (r Reader) ByAddress(a netip.Addr) (mail.Login, error) {
 	return owner(r.R, addressKey(a))
 }
 
-// rowsAfter decodes the rows of a prefix whose rest is greater than after.
+// rowsAfter decodes the rows of a prefix whose rest is greater than after. A row
+// that does not decode is passed over, and told at the end.
 func rowsAfter[T any](r kv.Reader, prefix, after string, errp *error) iter.Seq[T] {
 	return func(yield func(T) bool) {
 		lower := join(prefix, after)
 		if after != "" {
 			lower = append(lower, 0) // the least key that is greater
 		}
+		var broken error
 		for k, v := range r.Scan(lower, kv.PrefixEnd([]byte(prefix)), errp) {
 			t, err := decode[T](k, v)
 			if err != nil {
-				*errp = err
-				return
+				broken = err
+				continue
 			}
 			if !yield(*t) {
-				return
+				break
 			}
+		}
+		if *errp == nil {
+			*errp = broken
 		}
 	}
 }

@@ -98,6 +98,18 @@ func (r Route) String() string {
 	return s
 }
 
+// MarshalText lets JSON carry the route as String writes it.
+func (r Route) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
+
+// UnmarshalText reads what ParseRoute does.
+func (r *Route) UnmarshalText(text []byte) error {
+	v, err := ParseRoute(string(text))
+	if err == nil {
+		*r = v
+	}
+	return err
+}
+
 // checkRoute gives the canonical form: IP addresses as netip writes them, names in
 // lower case.
 func checkRoute(r Route) (Route, error) {
