@@ -44,6 +44,7 @@ type Options struct {
 	MemTableBytes uint64 // 32 MiB
 	Logger        pebble.Logger
 	ReadOnly      bool
+	MustExist     bool // refuse to make a new database
 }
 
 // Store is a pebble database without its write-ahead log.
@@ -69,6 +70,7 @@ func Open(dir string, o Options) (*Store, error) {
 		MemTableStopWritesThreshold: 4,
 		FormatMajorVersion:          pebble.FormatNewest,
 		ReadOnly:                    o.ReadOnly,
+		ErrorIfNotExists:            o.MustExist,
 		Logger:                      o.Logger,
 	}
 	// Bodies are large, written once and deleted once. Kept apart from the

@@ -1,6 +1,8 @@
 package spool
 
 import (
+	"fmt"
+
 	"bsmtpd/kv"
 	"bsmtpd/mail"
 )
@@ -178,4 +180,19 @@ func (m *Moves) takeOut(q *Queue, msg *Message) error {
 		return m.Refund(login, msg.Size, 1)
 	}
 	return nil
+}
+
+// Forget drops the row of an empty queue whose account is being removed.
+func (m *Moves) Forget(name QueueName) error {
+	q, ok, err := Reader{m.Tx}.Queue(name)
+	if err != nil || !ok {
+		return err
+	}
+	if q.Messages > 0 {
+		return &mail.Error{Op: "spool", Kind: mail.Conflict, Err: fmt.Errorf("queue %s still holds %d messages", name, q.Messages)}
+	}
+	if err := m.schedule(&q, 0, CauseNone); err != nil {
+		return err
+	}
+	return m.Tx.Delete(queueKey(name))
 }

@@ -1,0 +1,328 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path"
+	"sync"
+	"time"
+
+	"bsmtpd/directory"
+	"bsmtpd/host"
+	"bsmtpd/kv"
+	"bsmtpd/mail"
+	"bsmtpd/metric"
+	"bsmtpd/quota"
+	"bsmtpd/spool"
+
+	"github.com/hashicorp/raft"
+	wal "github.com/hashicorp/raft-wal"
+	"github.com/hashicorp/raft-wal/segment"
+)
+
+// Options say how a Node runs. Zero values mean the default beside them.
+type Options struct {
+	Dir      string // data directory
+	Node     string // this node's name in the cluster
+	Init     bool   // an empty data directory is meant: see openIdentity
+	Settings Settings
+	Provider []mail.Domain // the provider's own mail domains, for Directory
+
+	ApplyTimeout  time.Duration // 10 s: how long a command may wait to be committed
+	SnapshotBytes int64         // 64 MiB of log between two snapshots
+	CacheBytes    int64         // see kv.Options
+	MemTableBytes uint64
+
+	Log      *slog.Logger
+	Registry *metric.Registry
+
+	// Effects is told what rows ask for, after they can be read. It must not
+	// block: the log waits for it.
+	Effects func([]spool.Effect)
+
+	// Fatal is told once that the disk has failed. What was acknowledged is
+	// still safe on it or on a majority; the process must stop and must not
+	// believe this disk again without a check.
+	Fatal func(error)
+}
+
+// Node is this machine's part of the cluster.
+type Node struct {
+	opts     Options
+	host     host.Host
+	identity Identity
+	log      *slog.Logger
+	metrics  metrics
+
+	db       *kv.Store
+	wal      *wal.WAL
+	snaps    *snapshotStore
+	raft     *raft.Raft
+	fsm      *fsm
+	proposer *proposer
+
+	stop chan struct{}
+	wg   sync.WaitGroup
+
+	failMu sync.Mutex
+	failed error // why the node must stop; set once
+}
+
+// trailingLogs stay in the log after a snapshot. At least one must, so that the
+// guard at the next start can compare log and rows.
+const trailingLogs = 64
+
+// Open opens the data directory and starts taking part in the cluster. The node
+// answers proposals when WaitReady has returned.
+func Open(h host.Host, o Options) (*Node, error) {
+	if o.ApplyTimeout == 0 {
+		o.ApplyTimeout = 10 * time.Second
+	}
+	if o.SnapshotBytes == 0 {
+		o.SnapshotBytes = 64 << 20
+	}
+	id, err := openIdentity(h, o.Dir, o.Node, o.Init, mail.At(time.Now()))
+	if err != nil {
+		return nil, err
+	}
+	n := &Node{opts: o, host: h, identity: id, log: o.Log, metrics: newMetrics(o.Registry), stop: make(chan struct{})}
+	if err := n.open(); err != nil {
+		return nil, errors.Join(err, n.closeStores())
+	}
+	n.wg.Add(1)
+	go n.snapshotLoop()
+	return n, nil
+}
+
+func (n *Node) open() error {
+	for _, sub := range []string{logDir, stateDir, snapshotDir} {
+		if err := n.host.FS.MkdirAll(path.Join(n.opts.Dir, sub), 0o700); err != nil {
+			return fmt.Errorf("make folder of the data directory: %w", err)
+		}
+	}
+	if err := host.SyncDir(n.host.FS, n.opts.Dir); err != nil {
+		return err
+	}
+	var err error
+	n.db, err = kv.Open(path.Join(n.opts.Dir, stateDir), kv.Options{FS: n.host.FS, CacheBytes: n.opts.CacheBytes,
+		MemTableBytes: n.opts.MemTableBytes, Logger: stateLogger{n}, MustExist: n.identity.Ready})
+	if err != nil {
+		return err
+	}
+	dir := path.Join(n.opts.Dir, logDir)
+	n.wal, err = wal.Open(dir, wal.WithSegmentFiler(segment.NewFiler(dir, walFS{n.host.FS})),
+		wal.WithMetaStore(&metaFile{fs: n.host.FS}), wal.WithSegmentSize(walSegmentBytes), wal.WithLogger(raftLogger(n.log)))
+	if err != nil {
+		return fmt.Errorf("open the log in %s: %w", dir, err)
+	}
+	n.snaps = &snapshotStore{fs: n.host.FS, dir: path.Join(n.opts.Dir, snapshotDir)}
+	machine, err := LoadMachine(n.db)
+	if err != nil {
+		return err
+	}
+	if err := n.checkContinuity(machine.Applied()); err != nil {
+		return err
+	}
+	n.fsm = newFSM(n, machine)
+	return n.startRaft()
+}
+
+// checkContinuity refuses a log and rows that cannot belong together: a part of
+// the directory was lost or comes from another time. Going on would silently
+// drop acknowledged mail.
+func (n *Node) checkContinuity(applied uint64) error {
+	first, err := n.wal.FirstIndex()
+	if err != nil {
+		return err
+	}
+	last, err := n.wal.LastIndex()
+	if err != nil {
+		return err
+	}
+	broken := func(format string, args ...any) error {
+		return mail.Fail(mail.Broken, fmt.Sprintf("data directory %s: ", n.opts.Dir)+fmt.Sprintf(format, args...)+
+			"; a part of it was lost or restored from another time: restore all of it from one backup")
+	}
+	switch {
+	case first > applied+1:
+		return broken("the rows end at entry %d but the log begins at %d", applied, first)
+	case last < applied:
+		return broken("the log ends at entry %d but the rows hold entry %d", last, applied)
+	case n.identity.Ready && last == 0:
+		return broken("the log is empty")
+	}
+	metas, err := n.snaps.List()
+	if err != nil {
+		return err
+	}
+	switch {
+	case first > 1 && (len(metas) == 0 || metas[0].Index < first-1):
+		return broken("the log begins at entry %d and no snapshot covers what was before", first)
+	case len(metas) > 0 && metas[0].Index > applied:
+		return broken("a snapshot promises the rows up to entry %d but they end at %d", metas[0].Index, applied)
+	}
+	return nil
+}
+
+func (n *Node) startRaft() error {
+	conf := raft.DefaultConfig()
+	conf.LocalID = raft.ServerID(n.opts.Node)
+	conf.Logger = raftLogger(n.log)
+	conf.NoSnapshotRestoreOnStart = true
+	conf.SnapshotThreshold = 1 << 62 // by bytes, see snapshotLoop
+	conf.SnapshotInterval = time.Hour
+	conf.TrailingLogs = trailingLogs
+	conf.MaxAppendEntries = 64
+	conf.BatchApplyCh = true
+	conf.NoLegacyTelemetry = true
+	// The only voter waits for nobody: a short timeout lets it lead at once.
+	conf.HeartbeatTimeout = 50 * time.Millisecond
+	conf.ElectionTimeout = 50 * time.Millisecond
+	conf.LeaderLeaseTimeout = 50 * time.Millisecond
+	addr, trans := raft.NewInmemTransport(raft.ServerAddress(n.opts.Node))
+	logs := &syncedLog{WAL: n.wal, node: n}
+	exists, err := raft.HasExistingState(logs, n.wal, n.snaps)
+	if err != nil {
+		return fmt.Errorf("look for an existing log: %w", err)
+	}
+	if !exists {
+		first := raft.Configuration{Servers: []raft.Server{{ID: conf.LocalID, Address: addr}}}
+		if err := raft.BootstrapCluster(conf, logs, n.wal, n.snaps, trans, first); err != nil {
+			return fmt.Errorf("write the first entry of the log: %w", err)
+		}
+	}
+	n.raft, err = raft.NewRaft(conf, n.fsm, logs, n.wal, n.snaps, trans)
+	if err != nil {
+		return fmt.Errorf("start raft: %w", err)
+	}
+	n.proposer = newProposer(n)
+	return nil
+}
+
+// WaitReady returns when this node has applied everything that was committed
+// before, and takes proposals. After the first time the directory is marked as
+// one that must never be found empty again.
+func (n *Node) WaitReady(ctx context.Context) error {
+	for {
+		if err := n.Failed(); err != nil {
+			return err
+		}
+		if n.raft.State() == raft.Leader && n.raft.Barrier(n.opts.ApplyTimeout).Error() == nil {
+			break
+		}
+		if err := host.Sleep(ctx, 5*time.Millisecond); err != nil {
+			return fmt.Errorf("the node did not become ready: %w", err)
+		}
+	}
+	if !n.identity.Ready {
+		n.identity.Ready = true
+		if err := writeIdentity(n.host, n.opts.Dir, n.identity); err != nil {
+			return err
+		}
+	}
+	if n.opts.Settings != (Settings{}) && n.opts.Settings != n.Settings() {
+		_, err := propose[none](ctx, n, kindPutSettings, n.opts.Settings, nil)
+		return err
+	}
+	return nil
+}
+
+// snapshotLoop takes a snapshot whenever enough log has come together, which
+// lets the log be cut and bounds the time of the next start.
+func (n *Node) snapshotLoop() {
+	defer n.wg.Done()
+	for {
+		select {
+		case <-n.stop:
+			return
+		case <-n.fsm.due:
+			n.snapshot()
+		}
+	}
+}
+
+func (n *Node) snapshot() {
+	began := time.Now()
+	err := n.raft.Snapshot().Error()
+	switch {
+	case err == nil:
+		n.metrics.snapshots.Inc()
+		n.log.Debug("snapshot taken", "took", time.Since(began))
+	case errors.Is(err, raft.ErrNothingNewToSnapshot), errors.Is(err, raft.ErrRaftShutdown):
+	default:
+		n.metrics.snapshotErrors.Inc()
+		n.log.Error("snapshot failed: the log keeps growing until one succeeds", "error", err)
+	}
+}
+
+// Close stops taking part. Rows in memory are flushed first, so that the next
+// start has nothing to replay; a crash here costs only that.
+func (n *Node) Close() error {
+	close(n.stop)
+	n.wg.Wait()
+	n.proposer.close()
+	if n.Failed() == nil {
+		n.snapshot()
+	}
+	err := n.raft.Shutdown().Error()
+	return errors.Join(err, n.closeStores())
+}
+
+func (n *Node) closeStores() error {
+	var errs []error
+	if n.wal != nil {
+		errs = append(errs, n.wal.Close())
+	}
+	if n.db != nil {
+		errs = append(errs, n.db.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// fail notes that the node must stop, and tells Options.Fatal the first time.
+func (n *Node) fail(err error) {
+	n.failMu.Lock()
+	first := n.failed == nil
+	if first {
+		n.failed = err
+	}
+	n.failMu.Unlock()
+	if first {
+		n.log.Error("the node must stop: its disk or its log cannot be trusted", "error", err)
+		if n.opts.Fatal != nil {
+			n.opts.Fatal(err)
+		}
+	}
+}
+
+// Failed is why the node must stop, or nil.
+func (n *Node) Failed() error {
+	n.failMu.Lock()
+	defer n.failMu.Unlock()
+	return n.failed
+}
+
+// Identity says whose data directory this is.
+func (n *Node) Identity() Identity { return n.identity }
+
+// IsLeader reports whether this node orders commands now.
+func (n *Node) IsLeader() bool { return n.raft.State() == raft.Leader }
+
+// Settings are those in force.
+func (n *Node) Settings() Settings { return n.fsm.settings() }
+
+// Spool reads the spool as applied here.
+func (n *Node) Spool() spool.Reader { return spool.Reader{R: n.db} }
+
+// Directory reads the directory as applied here.
+func (n *Node) Directory() directory.Reader {
+	return directory.Reader{R: n.db, Provider: n.opts.Provider}
+}
+
+// Quota reads usage as applied here.
+func (n *Node) Quota() quota.Reader { return quota.Reader{R: n.db} }
+
+// Rows gives all rows, for tests and verification.
+func (n *Node) Rows() *kv.Store { return n.db }

@@ -1,0 +1,215 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"bsmtpd/kv"
+	"bsmtpd/mail"
+	"bsmtpd/spool"
+
+	"github.com/hashicorp/raft"
+	"golang.org/x/sync/semaphore"
+)
+
+// Bounds of what waits to be agreed on.
+const (
+	maxProposals     = 8192     // commands
+	maxProposalBytes = 64 << 20 // and their bytes together
+	maxInFlight      = 8        // entries between the proposer and Raft
+)
+
+// proposal is one command on its way into the log.
+type proposal struct {
+	command
+	done chan Reply // 1 deep: whoever gave up waiting does not block the rest
+}
+
+// proposer gathers commands into entries. While maxInFlight entries are on their
+// way, those that come meanwhile share the next: the busier the node, the more
+// commands an entry carries, and the more an fsync is worth.
+type proposer struct {
+	node    *Node
+	in      chan *proposal
+	room    *semaphore.Weighted
+	waiting chan inFlight
+	stop    chan struct{}
+	wg      sync.WaitGroup
+}
+
+type inFlight struct {
+	future    raft.ApplyFuture
+	proposals []*proposal
+}
+
+func newProposer(n *Node) *proposer {
+	p := &proposer{node: n, in: make(chan *proposal, maxProposals), room: semaphore.NewWeighted(maxProposalBytes),
+		waiting: make(chan inFlight, maxInFlight), stop: make(chan struct{})}
+	p.wg.Add(2)
+	go p.gather()
+	go p.deliver()
+	return p
+}
+
+func (p *proposer) close() {
+	close(p.stop)
+	p.wg.Wait()
+}
+
+var errStopping = mail.Fail(mail.Unavailable, "the node is shutting down")
+
+// propose brings a command into the log and waits until it was applied. An error
+// of Kind Unavailable leaves open whether it was.
+func (p *proposer) propose(ctx context.Context, c command) (any, error) {
+	size := int64(c.size())
+	if !p.room.TryAcquire(size) {
+		ctx, cancel := context.WithTimeout(ctx, p.node.opts.ApplyTimeout)
+		defer cancel()
+		if err := p.room.Acquire(ctx, size); err != nil {
+			return nil, mail.Fail(mail.Limit, "too many changes are waiting to be committed; try again later")
+		}
+	}
+	defer p.room.Release(size)
+	pr := &proposal{command: c, done: make(chan Reply, 1)}
+	select {
+	case p.in <- pr:
+	default:
+		return nil, mail.Fail(mail.Limit, "too many changes are waiting to be committed; try again later")
+	}
+	timeout := time.NewTimer(p.node.opts.ApplyTimeout)
+	defer timeout.Stop()
+	select {
+	case r := <-pr.done:
+		return r.Value, r.Err
+	case <-ctx.Done():
+		return nil, &mail.Error{Kind: mail.Unavailable, Err: fmt.Errorf("not committed in time, it may still be: %w", ctx.Err())}
+	case <-timeout.C:
+		return nil, mail.Fail(mail.Unavailable, fmt.Sprintf("not committed within %s, it may still be", p.node.opts.ApplyTimeout))
+	case <-p.stop:
+		return nil, errStopping
+	}
+}
+
+func (p *proposer) gather() {
+	defer p.wg.Done()
+	defer close(p.waiting)
+	var carry *proposal
+	for {
+		first := carry
+		carry = nil
+		if first == nil {
+			select {
+			case first = <-p.in:
+			case <-p.stop:
+				return
+			}
+		}
+		batch := []*proposal{first}
+		size := entryHeader + first.size()
+	more:
+		for size < targetEntryBytes && len(batch) < maxEntryCommands {
+			select {
+			case next := <-p.in:
+				if size+next.size() > MaxEntryBytes {
+					carry = next
+					break more
+				}
+				batch = append(batch, next)
+				size += next.size()
+			default:
+				break more
+			}
+		}
+		entry := appendEntryHeader(make([]byte, 0, size), mail.At(time.Now()))
+		for _, pr := range batch {
+			entry = appendCommand(entry, &pr.command)
+			pr.fields, pr.beside = nil, nil // the caller may use his memory again
+		}
+		p.node.metrics.entryCommands.Observe(float64(len(batch)))
+		select {
+		case p.waiting <- inFlight{p.node.raft.Apply(entry, p.node.opts.ApplyTimeout), batch}:
+		case <-p.stop:
+			return
+		}
+	}
+}
+
+func (p *proposer) deliver() {
+	defer p.wg.Done()
+	for f := range p.waiting {
+		err := f.future.Error()
+		var replies []Reply
+		if err == nil {
+			replies, _ = f.future.Response().([]Reply)
+			if len(replies) != len(f.proposals) {
+				err = errors.New("the entry was not applied")
+			}
+		}
+		for i, pr := range f.proposals {
+			if err != nil {
+				pr.done <- Reply{Err: &mail.Error{Kind: mail.Unavailable, Err: fmt.Errorf("not committed: %w", err)}}
+			} else {
+				pr.done <- replies[i]
+			}
+		}
+	}
+}
+
+// propose is the typed door: C is the command, R its reply.
+func propose[R any](ctx context.Context, n *Node, kind Kind, c any, beside []byte) (R, error) {
+	var zero R
+	if err := n.Failed(); err != nil {
+		return zero, mail.Fail(mail.Unavailable, "the spool has failed: "+err.Error())
+	}
+	v, err := n.proposer.propose(ctx, command{kind: kind, version: rules[kind].version, fields: kv.Encode(c), beside: beside})
+	if err != nil {
+		return zero, err
+	}
+	r, ok := v.(R)
+	if !ok {
+		return zero, fmt.Errorf("cluster: command kind %d was answered with a %T", kind, v)
+	}
+	return r, nil
+}
+
+// Enqueue keeps a message whose body is read from body, exactly m.Size bytes. It
+// returns after the message was committed and applied. A large body is staged in
+// chunks first.
+func (n *Node) Enqueue(ctx context.Context, m spool.Enqueue, body io.Reader) (spool.Enqueued, error) {
+	m.Staged = 0
+	if m.Size <= spool.ChunkBytes {
+		whole := make([]byte, m.Size)
+		if _, err := io.ReadFull(body, whole); err != nil {
+			return spool.Enqueued{}, fmt.Errorf("read the message: %w", err)
+		}
+		return propose[spool.Enqueued](ctx, n, kindEnqueue, m, whole)
+	}
+	staged, err := n.stage(ctx, m.Size, body)
+	if err != nil {
+		return spool.Enqueued{}, err
+	}
+	m.Staged = staged
+	return propose[spool.Enqueued](ctx, n, kindEnqueue, m, nil)
+}
+
+// stage brings a body into the log, one chunk after the other.
+func (n *Node) stage(ctx context.Context, size int64, body io.Reader) (spool.BodyID, error) {
+	var id spool.BodyID
+	for number := 0; size > 0; number++ {
+		chunk := make([]byte, min(size, spool.ChunkBytes))
+		if _, err := io.ReadFull(body, chunk); err != nil {
+			return 0, fmt.Errorf("read the message: %w", err)
+		}
+		size -= int64(len(chunk))
+		s, err := propose[spool.Staged](ctx, n, kindStage, spool.Stage{Body: id, N: number}, chunk)
+		if err != nil {
+			return 0, err
+		}
+		id = s.Body
+	}
+	return id, nil
+}
