@@ -1,0 +1,3 @@
+module bsmtpd
+
+go 1.26

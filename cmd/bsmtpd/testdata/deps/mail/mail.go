@@ -1,0 +1,3 @@
+package mail
+
+type Time int64

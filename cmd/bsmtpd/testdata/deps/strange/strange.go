@@ -1,0 +1,1 @@
+package strange // want not in the table
