@@ -34,16 +34,22 @@ func DefaultSettings() Settings {
 func (s Settings) Check() error {
 	var errs []error
 	for _, d := range []struct {
-		name  string
-		value int64
+		name         string
+		value, least int64
 	}{
-		{"retry", int64(s.Spool.Retry)}, {"sweep", int64(s.Spool.SweepEvery)}, {"login_window", int64(s.Spool.LoginWindow)},
-		{"out_retry_first", int64(s.Spool.OutRetryFirst)}, {"out_retry_max", int64(s.Spool.OutRetryMax)},
-		{"out_life", int64(s.Spool.OutLife)}, {"stage_life", int64(s.Spool.StageLife)}, {"trash_life", int64(s.Spool.TrashLife)},
-		{"quota", s.Limits.Quota}, {"quota_filtered", s.Limits.QuotaFiltered},
+		{"retry", int64(s.Spool.Retry), 1},
+		{"sweep", int64(s.Spool.SweepEvery), 1},
+		{"login_window", int64(s.Spool.LoginWindow), 0},
+		{"out_retry_first", int64(s.Spool.OutRetryFirst), 1},
+		{"out_retry_max", int64(s.Spool.OutRetryMax), int64(s.Spool.OutRetryFirst)},
+		{"out_life", int64(s.Spool.OutLife), 1},
+		{"stage_life", int64(s.Spool.StageLife), 1},
+		{"trash_life", int64(s.Spool.TrashLife), 0},
+		{"quota", s.Limits.Quota, 1},
+		{"quota_filtered", s.Limits.QuotaFiltered, 1},
 	} {
-		if d.value <= 0 {
-			errs = append(errs, fmt.Errorf("%s: must be above zero", d.name))
+		if d.value < d.least {
+			errs = append(errs, fmt.Errorf("%s: %d is below %d", d.name, d.value, d.least))
 		}
 	}
 	return errors.Join(errs...)
