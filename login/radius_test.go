@@ -105,6 +105,7 @@ func TestARetransmissionIsNotAppliedTwice(t *testing.T) {
 		time.Sleep(replyMemory)
 		w.send(raw)
 		time.Sleep(time.Second)
+		synctest.Wait()
 		if n := len(w.book.heard()); n != 2 {
 			t.Fatalf("after the memory has gone it is the directory's to tell: %d", n)
 		}
@@ -222,13 +223,16 @@ func TestAFloodIsDroppedAndTheServerLives(t *testing.T) {
 			t.Errorf("dropped %v, want all but 4 workers' and a queue of 8", got)
 		}
 		time.Sleep(4 * time.Second)
-		w.book.slow = 0
+		synctest.Wait()
 		for range 12 {
 			if w.received() == nil {
 				t.Fatal("a queued request got no answer")
 			}
 		}
-		if w.send(encode(t, w.packet(start))) == nil {
+		w.send(encode(t, w.packet(start)))
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if w.received() == nil {
 			t.Error("no answer after the flood")
 		}
 	})
