@@ -1,0 +1,26 @@
+# Two commands for a fresh machine: "make demo" shows bsmtpd at work, "make test"
+# checks it. CONTRIBUTING.md tells the rest.
+
+GO ?= go
+
+.PHONY: build demo test lint fuzz clean
+
+build:
+	$(GO) build -trimpath -o bin/bsmtpd ./cmd/bsmtpd
+
+demo: build
+	bin/bsmtpd demo
+
+test:
+	scripts/test.sh
+
+# lint is the part of test that needs no running: format, vet, staticcheck.
+lint:
+	scripts/lint.sh
+
+# fuzz runs every fuzz target; FUZZ_SECONDS=60 make fuzz for longer.
+fuzz:
+	scripts/fuzz.sh
+
+clean:
+	rm -rf bin .cache

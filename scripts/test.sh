@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# Everything that is checked, in one run: peers, lint, all tests with -race, and
+# every fuzz target for a moment. The last lines say what ran and what was left
+# out; the very last is "N passed, N failed, N skipped". TEST_FLAGS is handed to
+# go test.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+steps=$work/steps
+: >"$steps"
+began=$SECONDS
+part() { printf '\n== %s (after %d s)\n' "$1" $((SECONDS - began)); }
+
+part "what the tests talk to"
+scripts/peers.sh "$steps"
+# Debian's daemons live in sbin, which is not on everybody's path.
+export PATH=$PATH:/usr/sbin:/sbin
+export BSMTPD_TEST_EXIM=$PWD/.cache/exim/usr/sbin/exim4
+
+part "lint"
+scripts/lint.sh "$steps"
+
+part "tests"
+race=-race
+if ! command -v cc >/dev/null; then
+	race=
+fi
+if ! go build -o "$work/summary" ./scripts/summary; then
+	echo "0 passed, 1 failed, 0 skipped"
+	exit 1
+fi
+# shellcheck disable=SC2086 # TEST_FLAGS are several words
+go test $race -shuffle=on -timeout=10m -json ${TEST_FLAGS:-} ./... </dev/null | "$work/summary" read "$work/tests"
+
+part "fuzz"
+scripts/fuzz.sh "$steps"
+
+part "summary"
+exec "$work/summary" total "$work/tests" "$steps"
