@@ -16,14 +16,20 @@ import (
 	"reflect"
 	"time"
 
+	"bsmtpd/bounce"
 	"bsmtpd/directory"
+	"bsmtpd/login"
 	"bsmtpd/mail"
 	"bsmtpd/spool"
 )
 
 // Config is every setting of a node.
 type Config struct {
-	Node  Node  `key:"node" doc:"The node itself: its name, its data, its log and how it keeps the spool."`
+	Node Node `key:"node" doc:"The node itself: its name, its data, its log and how it keeps the spool."`
+
+	Login  login.Config  `key:"login" doc:"How the node learns that a customer is online. The HTTP hook belongs to the API."`
+	Bounce bounce.Config `key:"bounce" doc:"Notifications to senders about what became of their mail (RFC 3464)."`
+
 	Spool Spool `key:"spool" doc:"When queued mail is tried and how long it is kept. These settings belong to the cluster: the leader's are in force on every node."`
 	Quota Quota `key:"quota" doc:"How much an account may hold, mailbox and queue together, when the account itself says nothing. These settings belong to the cluster: the leader's are in force on every node."`
 }

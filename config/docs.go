@@ -17,13 +17,13 @@ A setting comes from four places; a later one wins:
 1. the default below;
 2. one YAML file, named by ` + "`--config FILE`" + `;
 3. the environment variable of the key;
-4. the flag ` + "`--set KEY=VALUE`" + `, for example ` + "`--set smtpd.max_size=20MB`" + `.
+4. the flag ` + "`--set KEY=VALUE`" + `, for example ` + "`--set smtpd.max_message=20MB`" + `.
 
 A key that does not exist, a value of the wrong kind and a value that is not
 possible are errors, all reported at once with file and line;
 ` + "`bsmtpd check-config`" + ` does only that, and prints what is in force.
 
-The file is read again when it changes and on SIGHUP. Keys marked **live** take
+The file is read again when it changes and on SIGHUP. Keys that are live take
 effect at once, the others at the next start; the log names both. A file with a
 mistake changes nothing: the mistake is logged and the old settings stay.
 
@@ -70,26 +70,27 @@ func table(b *strings.Builder, keys []*key, env bool) {
 	if len(keys) == 0 {
 		return
 	}
-	b.WriteString("\n| key | kind | default | meaning |\n| --- | --- | --- | --- |\n")
+	if env {
+		b.WriteString("\n| key | kind | default | live | environment | meaning |\n| --- | --- | --- | --- | --- | --- |\n")
+	} else {
+		b.WriteString("\n| key | kind | default | meaning |\n| --- | --- | --- | --- |\n")
+	}
 	for _, k := range keys {
-		std := defaultText(k)
+		std, live, meaning := defaultText(k), "", k.doc
 		if std != "" {
 			std = "`" + std + "`"
 		}
-		meaning := k.doc
 		if k.reload {
-			meaning = "**live** " + meaning
+			live = "yes"
 		}
 		if k.secret {
 			meaning += " Secret: never shown."
 		}
-		name := "`" + k.name() + "`"
 		if env {
-			name += "<br>`" + k.env + "`"
+			fmt.Fprintf(b, "| `%s` | %s | %s | %s | `%s` | %s |\n", k.name(), typeName(k.typ), cell(std), live, k.env, cell(meaning))
 		} else {
-			name = "`" + k.path + "`"
+			fmt.Fprintf(b, "| `%s` | %s | %s | %s |\n", k.path, typeName(k.typ), cell(std), cell(meaning))
 		}
-		fmt.Fprintf(b, "| %s | %s | %s | %s |\n", cell(name), typeName(k.typ), cell(std), cell(meaning))
 	}
 }
 

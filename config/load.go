@@ -22,7 +22,7 @@ type Options struct {
 	FS      host.FS           // reads File and secret files
 	File    string            // one YAML file; empty: none
 	Environ []string          // "NAME=value", as os.Environ gives it
-	Flags   map[string]string // by path: "smtpd.max_size" → "20MB"
+	Flags   map[string]string // by path: "smtpd.max_message" → "20MB"
 }
 
 // maxFile bounds the configuration file in bytes.
@@ -30,7 +30,7 @@ const maxFile = 1 << 20
 
 // otherEnv are variables with our prefix that are not keys: the commands read
 // them, tests set them, and Kubernetes makes them for a service named bsmtpd.
-var otherEnv = regexp.MustCompile(`^BSMTPD_(CONFIG|SERVER|TOKEN|TEST_.*|SERVICE_.*|PORT|PORT_.*)$`)
+var otherEnv = regexp.MustCompile(`^BSMTPD_(CONFIG|DATA|SERVER|TOKEN|TEST_.*|SERVICE_.*|PORT|PORT_.*)$`)
 
 // Default is the configuration without file, environment and flags.
 func Default() *Config {

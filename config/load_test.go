@@ -33,9 +33,15 @@ func golden(t *testing.T, file, got string) {
 	if err != nil {
 		t.Fatalf("%v; write it with: go test ./config -update", err)
 	}
-	if got != string(want) {
-		t.Errorf("%s differs; if the change is meant: go test ./config -update\ngot:\n%s\nwant:\n%s", file, got, want)
+	if got == string(want) {
+		return
 	}
+	has, wants := strings.Split(got, "\n"), strings.Split(string(want), "\n")
+	i := 0
+	for i < min(len(has), len(wants))-1 && has[i] == wants[i] {
+		i++
+	}
+	t.Errorf("%s differs from line %d on; if the change is meant: go test ./config -update\ngot:  %s\nwant: %s", file, i+1, has[i], wants[i])
 }
 
 // memFS is a disk in memory with one file.

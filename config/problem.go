@@ -10,7 +10,7 @@ import (
 
 // Problem is one thing that is wrong with the configuration.
 type Problem struct {
-	Where string // "bsmtpd.yaml:12", "environment BSMTPD_SMTPD_MAX_SIZE", "flag smtpd.max_size", "default"
+	Where string // "bsmtpd.yaml:12", "environment BSMTPD_SMTPD_MAX_MESSAGE", "flag smtpd.max_message", "default"
 	Key   string // path of the key; empty: the file as a whole
 	Text  string // what is wrong and what is allowed
 }

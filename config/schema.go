@@ -11,7 +11,7 @@ import (
 )
 
 // EnvPrefix begins the name of every environment variable that sets a key:
-// smtpd.max_size is BSMTPD_SMTPD_MAX_SIZE.
+// smtpd.max_message is BSMTPD_SMTPD_MAX_MESSAGE.
 const EnvPrefix = "BSMTPD_"
 
 // schema is what a configuration struct's tags say: its sections and keys in

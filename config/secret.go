@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"regexp"
 	"strings"
 
 	"bsmtpd/host"
@@ -11,6 +12,9 @@ import (
 
 // maxSecret bounds a secret file in bytes.
 const maxSecret = 64 << 10
+
+// privateName matches the keys that name files only their readers may see.
+var privateName = regexp.MustCompile(`(^|[._])(key_file|tls_key|token_file|password_file)$`)
 
 // secrets fills in every secret that stands in a file of its own: where a key
 // "x" is secret and has a neighbour "x_file", the file's content, without the
@@ -36,7 +40,7 @@ func (l *loading) secretsIn(prefix string, s *schema, v reflect.Value) {
 			switch secret := s.keys[base]; {
 			case isFile && secret != nil && secret.secret:
 				l.secret(prefix+base, path, name, v.FieldByIndex(secret.index))
-			case k.name() == "key_file" || strings.HasSuffix(k.path, "_key_file"):
+			case privateName.MatchString(k.path):
 				if err := l.private(name); err != nil {
 					l.add(l.where(path), path, err.Error())
 				}
