@@ -19,6 +19,9 @@ var (
 		MaxArrayElements: maxArrayElements,
 		MaxMapPairs:      maxMapPairs,
 		MaxNestedLevels:  maxNestedLevels,
+		// Other servers' words and sessions' names come in any encoding. What
+		// Encode wrote must be readable, or it would stop the node for good.
+		UTF8: cbor.UTF8DecodeInvalid,
 		// A field that this build does not know was written by a newer one;
 		// dropping it silently would lose it at the next write.
 		ExtraReturnErrors: cbor.ExtraDecErrorUnknownField,
