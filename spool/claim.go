@@ -15,7 +15,7 @@ func (m *Moves) Claim(c Claim) (ClaimResult, error) {
 		return ClaimResult{}, err
 	}
 	if denial != Granted {
-		if q.claimed(m.Now) { // somebody's: his schedule row stays
+		if q.claimed(m.Now) || q.Next == 0 && retry == 0 { // somebody's, whose schedule row stays; or nothing to change
 			return ClaimResult{Denial: denial}, nil
 		}
 		if err := m.schedule(q, retry, q.Cause); err != nil {
