@@ -35,7 +35,9 @@ type checker struct {
 	hops      int
 	header    int // octets of the header so far
 	name      [len(receivedField)]byte
-	nameBytes int // octets of the current line in name
+	nameBytes int  // octets of the current line in name
+	named     bool // the current line is a field or the continuation of one
+	blank     bool // the name of the current line has ended, its colon may follow
 }
 
 const receivedField = "received:"
@@ -158,23 +160,47 @@ func (c *checker) fault(reason string, status mail.Status, what string) {
 	}
 }
 
-// headerText keeps the field name of the current line and ends the header at a
-// line that is no field: RFC 5322 wants an empty one there, some mail has none.
+// headerText follows the header: it keeps the field name of the current line, and
+// ends the header at a line that is neither "name:" nor the continuation of one.
+// RFC 5322 wants an empty line there; some mail has none.
 func (c *checker) headerText(text []byte) {
 	c.header += len(text)
 	if c.header > c.maxHeader {
 		c.bad = refuse(reasonHeader, 552, mail.Status{5, 3, 4}, fmt.Sprintf("the header is larger than %d octets", c.maxHeader))
 		return
 	}
-	if c.col == 0 && len(text) > 0 && !isField(text) {
-		c.past = true
-		return
+	if !c.named && len(text) > 0 {
+		c.fieldName(text)
 	}
 	c.nameBytes += copy(c.name[c.nameBytes:], text)
 }
 
-func (c *checker) endHeaderLine() {
+// fieldName looks for the colon that ends a field's name. Blanks may stand
+// before the colon (RFC 5322 section 4.5), not within the name.
+func (c *checker) fieldName(text []byte) {
 	if c.col == 0 {
+		c.blank = false
+		if text[0] == ' ' || text[0] == '\t' {
+			c.named = true // a continuation
+			return
+		}
+		if text[0] == ':' {
+			c.past = true
+			return
+		}
+	}
+	name, _, colon := bytes.Cut(text, []byte{':'})
+	word := bytes.TrimRight(name, " \t")
+	if c.blank && len(word) > 0 || bytes.ContainsAny(word, " \t") {
+		c.past = true
+		return
+	}
+	c.blank = c.blank || len(word) < len(name)
+	c.named = colon
+}
+
+func (c *checker) endHeaderLine() {
+	if c.col == 0 || !c.named {
 		c.past = true
 		return
 	}
@@ -185,19 +211,5 @@ func (c *checker) endHeaderLine() {
 				fmt.Sprintf("the message has passed more than %d servers: it is in a loop", c.maxHops))
 		}
 	}
-	c.nameBytes = 0
-}
-
-// isField reports whether a line that begins with text can stand in a header:
-// a field "name:" or the continuation of one. A text without a colon may be the
-// beginning of a longer name only if it has no blank.
-func isField(text []byte) bool {
-	if text[0] == ' ' || text[0] == '\t' {
-		return true
-	}
-	i := bytes.IndexByte(text, ':')
-	if i < 0 {
-		i = len(text)
-	}
-	return i > 0 && bytes.IndexByte(bytes.TrimRight(text[:i], " \t"), ' ') < 0
+	c.nameBytes, c.named = 0, false
 }
