@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"net"
 	"time"
 
 	"bsmtpd/mail"
@@ -28,6 +29,17 @@ func (c *checks) sizeBetween(key string, s, least, most mail.Size) {
 func (c *checks) domain(key, name string) {
 	if _, err := mail.ParseDomain(name); err != nil {
 		c.when(true, key, "%s", err)
+	}
+}
+
+// addresses reports a TCP address that would be listened on twice. Port 0 is a
+// new port each time.
+func (c *checks) addresses(key string, list []string) {
+	seen := map[string]bool{}
+	for i, a := range list {
+		_, port, _ := net.SplitHostPort(a)
+		c.when(seen[a] && port != "0", fmt.Sprintf("%s[%d]", key, i), "%q is listened on already; remove one", a)
+		seen[a] = true
 	}
 }
 

@@ -20,6 +20,7 @@ import (
 	"bsmtpd/directory"
 	"bsmtpd/login"
 	"bsmtpd/mail"
+	"bsmtpd/smtpd"
 	"bsmtpd/spool"
 )
 
@@ -27,6 +28,7 @@ import (
 type Config struct {
 	Node Node `key:"node" doc:"The node itself: its name, its data, its log and how it keeps the spool."`
 
+	SMTPD  smtpd.Config  `key:"smtpd" doc:"The edge: where mail comes in."`
 	Login  login.Config  `key:"login" doc:"How the node learns that a customer is online. The HTTP hook belongs to the API."`
 	Bounce bounce.Config `key:"bounce" doc:"Notifications to senders about what became of their mail (RFC 3464)."`
 
@@ -36,6 +38,13 @@ type Config struct {
 
 // configSchema is the form of Config; nothing changes it.
 var configSchema = schemaOf(reflect.TypeFor[Config]())
+
+// Check finds what is wrong between the sections; each checks itself.
+func (c Config) Check() error {
+	var bad checks
+	bad.addresses("smtpd.listen", c.SMTPD.Listen)
+	return errors.Join(bad...)
+}
 
 // Node is the settings of the node as a whole.
 type Node struct {

@@ -215,3 +215,21 @@ func FuzzFile(f *testing.F) {
 		}
 	})
 }
+
+func TestTheSampleIsAConfigurationThatWorks(t *testing.T) {
+	c, err := Load(Options{FS: host.System().FS, File: "../deploy/bsmtpd.yaml"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Node.Name != "mx1" || len(c.SMTPD.Listen) != 2 || c.Spool != Default().Spool {
+		t.Errorf("read as:\n%s", Dump(c))
+	}
+}
+
+func TestAnAddressIsListenedOnOnce(t *testing.T) {
+	_, err := loadText(t, "smtpd:\n  listen:\n    - 127.0.0.1:2525\n    - 127.0.0.1:0\n    - 127.0.0.1:0\n    - 127.0.0.1:2525\n")
+	want := `bsmtpd.yaml:2: smtpd.listen[3]: "127.0.0.1:2525" is listened on already; remove one`
+	if err == nil || err.Error() != want {
+		t.Errorf("got  %v\nwant %s", err, want)
+	}
+}
