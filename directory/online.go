@@ -180,7 +180,7 @@ func (h *hearing) contradicts(s *Session) bool {
 // add puts a session at the end of the list.
 func (h *hearing) add() *Session {
 	h.p.Sessions = append(h.p.Sessions, Session{NAS: h.NAS, ID: h.Session, Address: h.Address,
-		Started: h.now, Heard: h.now, StartHeard: h.Kind == EventStart, Boot: h.boot})
+		Started: h.now, Heard: h.now, StartHeard: h.Kind == EventStart, Boot: h.boot, Source: h.Source})
 	return &h.p.Sessions[len(h.p.Sessions)-1]
 }
 

@@ -54,6 +54,7 @@ type Session struct {
 
 	StartHeard bool   `cbor:"7,keyasint,omitempty"` // by a Start; else by an Interim-Update or Stop alone
 	Boot       uint64 `cbor:"8,keyasint,omitempty"` // accessServer.Boot when it began
+	Source     string `cbor:"9,keyasint,omitempty"` // Event.Source that first told of it
 }
 
 // Live reports whether the session is online.
