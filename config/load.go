@@ -164,12 +164,15 @@ func (l *loading) read(k *key, where string, set func(reflect.Value, report), ba
 // note remembers where the parts of a list stand, for the errors of Check.
 func (l *loading) note(k *key, n *yaml.Node) {
 	n = resolve(n)
-	if k.element == nil || n.Kind != yaml.SequenceNode {
+	if n.Kind != yaml.SequenceNode {
 		return
 	}
 	for i, item := range n.Content {
 		path := fmt.Sprintf("%s[%d]", k.path, i)
 		l.wheres[path] = l.line(item)
+		if k.element == nil {
+			continue
+		}
 		k.element.walk(item, func(sub *key, at, _ *yaml.Node) { l.wheres[path+"."+sub.path] = l.line(at) },
 			func(*yaml.Node, string, string) {})
 	}

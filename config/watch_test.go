@@ -69,13 +69,11 @@ func (w *watching) write(text string) {
 
 func (w *watching) hint() { w.fs.c <- struct{}{} }
 
-func (w *watching) settle() {
-	time.Sleep(2 * settle)
-	synctest.Wait()
-}
+func (w *watching) settle() { time.Sleep(2 * settle) }
 
 func (w *watching) expect(told ...string) {
 	w.t.Helper()
+	synctest.Wait()
 	if fmt.Sprint(w.told) != fmt.Sprint(told) {
 		w.t.Errorf("told %q, want %q\nlog:\n%s", w.told, told, w.log.String())
 	}
