@@ -55,18 +55,20 @@ type Presence struct {
 	Since    time.Time  `json:"since,omitzero"`
 	Last     time.Time  `json:"last,omitzero" doc:"last event"`
 	Sessions []Session  `json:"sessions"`
-	Double   string     `json:"double,omitempty"`
+	Doubles  int        `json:"doubles,omitempty" doc:"events that broke the one-session rule"`
+	Double   string     `json:"double,omitempty" doc:"the last of them in words"`
 	DoubleAt time.Time  `json:"double_at,omitzero"`
 }
 
-// Session is one line that is open.
+// Session is one line that is or was open.
 type Session struct {
 	NAS     string    `json:"nas,omitempty"`
 	Session string    `json:"session,omitempty"`
 	Address string    `json:"address,omitempty"`
-	Source  string    `json:"source,omitempty"`
+	Online  bool      `json:"online"`
 	Since   time.Time `json:"since,omitzero"`
-	Last    time.Time `json:"last,omitzero"`
+	Last    time.Time `json:"last,omitzero" doc:"when it was last heard of"`
+	Stopped time.Time `json:"stopped,omitzero"`
 }
 
 // AuditRecord is one change by a person or program.

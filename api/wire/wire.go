@@ -16,8 +16,8 @@ const JSONLines = "application/x-ndjson"
 
 // Bounds of what one call takes and gives.
 const (
-	MaxListLimit = 1_000_000 // rows of one list; go on with its cursor
-	MaxIDs       = 10_000    // messages named in one action
+	MaxIDs            = 10_000 // messages or queues named in one action
+	MaxProgressErrors = 100    // texts in one line of Progress
 )
 
 // Problem is the answer to a call that failed (RFC 9457), and the last line of a
@@ -30,12 +30,10 @@ type Problem struct {
 	Errors []string `json:"errors,omitempty"` // one text for each wrong field
 }
 
-// Line is what a stream consists of: a row, or news of how far the work is, or
-// the problem that ended it. Exactly one field is set.
-type Line[T any] struct {
-	Row      *T        `json:"row,omitempty"`
-	Progress *Progress `json:"progress,omitempty"`
-	Problem  *Problem  `json:"problem,omitempty"`
+// Ending is the last line of a stream that failed half-way; all lines before it
+// are whole.
+type Ending struct {
+	Problem *Problem `json:"problem"`
 }
 
 // Progress says how far an import or a bulk action is.

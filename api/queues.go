@@ -1,0 +1,311 @@
+package api
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"golang.org/x/sync/errgroup"
+
+	"bsmtpd/api/wire"
+	"bsmtpd/mail"
+	"bsmtpd/spool"
+)
+
+// triggersAtOnce are proposed side by side, so that they share log entries.
+const triggersAtOnce = 16
+
+func (s *Server) registerQueues(a huma.API) {
+	const tag = "queues"
+	register(a, call("GET", "/queues", tag, "list-queues", "Queues with their mail by age, like qshape, as JSON lines of QueueSummary", ScopeRead), s.listQueues)
+	register(a, call("POST", "/queues/retry", tag, "retry-queues", "Try several or all queues now; answers with JSON lines of Progress", ScopeAdmin), s.retryQueues)
+	register(a, call("GET", "/queues/{kind}/{name}", tag, "get-queue", "One queue", ScopeRead), s.getQueue)
+	register(a, call("POST", "/queues/{kind}/{name}/hold", tag, "hold-queue", "Hold a whole queue, mail still to come included", ScopeAdmin), s.holdQueue)
+	register(a, call("POST", "/queues/{kind}/{name}/release", tag, "release-queue", "End the hold of a whole queue; messages held one by one stay held", ScopeAdmin), s.releaseQueue)
+	register(a, call("POST", "/queues/{kind}/{name}/retry", tag, "retry-queue", "Try one queue now", ScopeAdmin), s.retryQueue)
+}
+
+type queuePath struct {
+	Kind string `path:"kind" enum:"account,mailbox,out"`
+	Name string `path:"name" doc:"login or domain"`
+}
+
+// queue is the name of a queue that can be: its account exists.
+func (s *Server) queue(in queuePath) (spool.QueueName, error) {
+	return s.checkQueue(spool.QueueName(in.Kind + "/" + in.Name))
+}
+
+func (s *Server) checkQueue(q spool.QueueName) (spool.QueueName, error) {
+	switch {
+	case q.IsOut():
+		d, err := domainNameOf(string(q.Domain()))
+		return spool.OutQueue(d), err
+	case q.Valid():
+		login, err := loginOf(string(q.Login()))
+		if err != nil {
+			return "", err
+		}
+		acct, err := s.deps.Node.Directory().Account(login)
+		if _, err := found(acct, err, "account", login); err != nil {
+			return "", err
+		}
+		if q.IsMailbox() {
+			return spool.MailboxQueue(login), nil
+		}
+		return spool.AccountQueue(login), nil
+	}
+	return "", mail.Fail(mail.Invalid, fmt.Sprintf("%q is not a queue: account/LOGIN, mailbox/LOGIN or out/DOMAIN", q))
+}
+
+func (s *Server) allQueues(after spool.QueueName, errp *error) iter.Seq[spool.Queue] {
+	rd := s.deps.Node.Spool()
+	return pages(func(last *spool.Queue, err *error) iter.Seq[spool.Queue] {
+		if last == nil {
+			return rd.Queues(after, err)
+		}
+		return rd.Queues(last.Name, err)
+	}, errp)
+}
+
+func (s *Server) listQueues(_ context.Context, in *struct {
+	page
+	Ages  bool `query:"ages" default:"true" doc:"count messages by age; costs a look at every message"`
+	Empty bool `query:"empty" doc:"also queues without mail"`
+}) (*huma.StreamResponse, error) {
+	now := time.Now()
+	return s.stream(func(emit func(any) error) error {
+		var err error
+		left := in.Limit
+		for q := range s.allQueues(spool.QueueName(in.After), &err) {
+			if q.Messages == 0 && !in.Empty {
+				continue
+			}
+			sum, serr := s.summarize(q, in.Ages, now)
+			if serr != nil {
+				return serr
+			}
+			if werr := emit(sum); werr != nil {
+				return werr
+			}
+			if left--; left == 0 {
+				break
+			}
+		}
+		return err
+	}), nil
+}
+
+func (s *Server) getQueue(_ context.Context, in *queuePath) (*body[wire.QueueSummary], error) {
+	name, err := s.queue(*in)
+	if err != nil {
+		return nil, err
+	}
+	q, ok, err := s.deps.Node.Spool().Queue(name)
+	if err == nil && !ok {
+		err = mail.Fail(mail.NotFound, fmt.Sprintf("nothing was ever queued for %s", name))
+	}
+	if err != nil {
+		return nil, err
+	}
+	sum, err := s.summarize(q, true, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	return &body[wire.QueueSummary]{*sum}, nil
+}
+
+// summarize tells one queue.
+func (s *Server) summarize(q spool.Queue, ages bool, now time.Time) (*wire.QueueSummary, error) {
+	at := mail.At(now)
+	out := &wire.QueueSummary{
+		Queue: string(q.Name), Account: q.Name.Login(), Messages: q.Messages, Bytes: q.Bytes,
+		NextAttempt: q.Next.Std(), NextCause: q.Cause.String(), Failing: q.Failing, Failures: q.Failures,
+		LastAttempt: q.LastAttempt.Std(), LastCause: q.LastCause.String(), LastOutcome: q.LastOutcome.String(), LastWords: q.LastWords,
+		LastRemote: q.LastRemote, LastBanner: q.LastBanner, LastSuccess: q.LastSuccess.Std(), LastLogin: q.LastLogin.Std(),
+		LastTrigger: q.LastLoginTrigger.Std(), Debounced: q.Debounced, Hold: holdOut(q.Hold),
+	}
+	if q.Claim != nil && q.Claim.Until > at {
+		out.Active = q.Claim.Node
+	}
+	sus, err := s.deps.Node.Spool().Suspended(q.Name, at)
+	if err != nil {
+		return nil, err
+	}
+	if sus != nil {
+		out.Suspended = string(sus.Scope)
+	}
+	if out.Account != "" {
+		if err := s.addQuota(out); err != nil {
+			return nil, err
+		}
+	}
+	if q.Messages == 0 {
+		return out, nil
+	}
+	return out, s.addAges(out, q.Name, ages, at)
+}
+
+func (s *Server) addQuota(out *wire.QueueSummary) error {
+	acct, err := s.deps.Node.Directory().Account(out.Account)
+	if err != nil || acct == nil {
+		return err
+	}
+	use, err := s.deps.Node.Quota().Of(out.Account)
+	if err != nil {
+		return err
+	}
+	_, limits := s.deps.Node.Settings()
+	out.QuotaBytes, out.UsedBytes = limits.QuotaOf(acct), use.Bytes
+	if out.QuotaBytes > 0 {
+		out.QuotaPercent = float64(int64(1000*float64(use.Bytes)/float64(out.QuotaBytes))) / 10
+	}
+	return nil
+}
+
+// addAges counts a queue's messages by age; without all only the oldest is looked
+// at, which comes first.
+func (s *Server) addAges(out *wire.QueueSummary, name spool.QueueName, all bool, now mail.Time) error {
+	rd := s.deps.Node.Spool()
+	var buckets wire.Buckets
+	var err error
+	for m := range rd.Messages(name, 0, &err) {
+		if out.Oldest.IsZero() {
+			out.Oldest = m.Arrived.Std()
+		}
+		if !all {
+			break
+		}
+		buckets[bucketOf(now.Sub(m.Arrived))]++
+	}
+	if all {
+		out.Ages = buckets[:]
+	}
+	if mail.KindOf(err) == mail.Broken {
+		return nil // a list of messages reports it
+	}
+	return err
+}
+
+func bucketOf(age time.Duration) int {
+	for i, minutes := range wire.Ages {
+		if age <= time.Duration(minutes)*time.Minute {
+			return i
+		}
+	}
+	return len(wire.Ages)
+}
+
+func (s *Server) holdQueue(ctx context.Context, in *struct {
+	queuePath
+	Body wire.QueueHold
+}) (*struct{}, error) {
+	name, err := s.queue(in.queuePath)
+	if err != nil {
+		return nil, err
+	}
+	if name.IsMailbox() {
+		return nil, mail.Fail(mail.Invalid, "a mailbox is never pushed, so there is nothing to hold")
+	}
+	if err := checkUntil(in.Body.Until); err != nil {
+		return nil, err
+	}
+	return nil, s.deps.Node.HoldQueue(ctx, spool.HoldQueue{Queue: name, By: callerOf(ctx).Name, Reason: in.Body.Reason, Until: mail.At(in.Body.Until)})
+}
+
+func checkUntil(t time.Time) error {
+	if !t.IsZero() && !t.After(time.Now()) {
+		return mail.Fail(mail.Invalid, fmt.Sprintf("until %s is in the past", t.Format(time.RFC3339)))
+	}
+	return nil
+}
+
+func (s *Server) releaseQueue(ctx context.Context, in *queuePath) (*struct{}, error) {
+	name, err := s.queue(*in)
+	if err != nil {
+		return nil, err
+	}
+	return nil, s.deps.Node.HoldQueue(ctx, spool.HoldQueue{Queue: name, Release: true, By: callerOf(ctx).Name})
+}
+
+func (s *Server) retryQueue(ctx context.Context, in *queuePath) (*body[wire.Triggered], error) {
+	name, err := s.queue(*in)
+	if err != nil {
+		return nil, err
+	}
+	t, err := s.deps.Node.Trigger(ctx, spool.Trigger{Queue: name, Cause: spool.CauseOperator, By: callerOf(ctx).Name})
+	if err == nil && t.Denial == spool.NotPushed {
+		err = mail.Fail(mail.Invalid, "a mailbox is never pushed")
+	}
+	if err != nil {
+		return nil, err
+	}
+	state := map[spool.Denial]string{spool.Granted: "due", spool.Taken: "busy", spool.Empty: "empty", spool.Held: "held"}[t.Denial]
+	return &body[wire.Triggered]{wire.Triggered{Messages: t.Messages, State: state}}, nil
+}
+
+// retryQueues counts queues: seen, and done where an attempt is due or at work.
+func (s *Server) retryQueues(ctx context.Context, in *struct{ Body wire.QueueRetry }) (*huma.StreamResponse, error) {
+	if in.Body.All == (len(in.Body.Queues) > 0) {
+		return nil, mail.Fail(mail.Invalid, "name queues, or set all to true; not both")
+	}
+	var names []spool.QueueName
+	for _, q := range in.Body.Queues {
+		name, err := s.checkQueue(spool.QueueName(q))
+		if err != nil {
+			return nil, err
+		}
+		names = append(names, name)
+	}
+	return s.progress(func(p *reporter) error {
+		if !in.Body.All {
+			return s.triggerAll(ctx, p, names)
+		}
+		var err error
+		var some []spool.QueueName
+		for q := range s.allQueues("", &err) {
+			if q.Messages == 0 || q.Name.IsMailbox() {
+				continue
+			}
+			if some = append(some, q.Name); len(some) == pageRows {
+				if terr := s.triggerAll(ctx, p, some); terr != nil {
+					return terr
+				}
+				some = some[:0]
+			}
+		}
+		if terr := s.triggerAll(ctx, p, some); terr != nil {
+			return terr
+		}
+		return err
+	}), nil
+}
+
+func (s *Server) triggerAll(ctx context.Context, p *reporter, names []spool.QueueName) error {
+	by := callerOf(ctx).Name
+	results := make([]spool.Triggered, len(names))
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(triggersAtOnce)
+	for i, name := range names {
+		g.Go(func() (err error) {
+			results[i], err = s.deps.Node.Trigger(gctx, spool.Trigger{Queue: name, Cause: spool.CauseOperator, By: by})
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	for i, r := range results {
+		p.Seen++
+		switch r.Denial {
+		case spool.Granted, spool.Taken:
+			p.Done++
+		case spool.Held:
+			p.fail(fmt.Sprintf("queue %s is held or suspended", names[i]))
+		default:
+			p.Missing++
+		}
+	}
+	return p.tell()
+}
