@@ -1,0 +1,199 @@
+// Package client speaks to a node's HTTP API, over its admin socket or a URL. All
+// errors are *mail.Error: Unavailable where no node answers, else the kind that
+// the node told.
+package client
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strings"
+
+	"bsmtpd/api/wire"
+	"bsmtpd/host"
+	"bsmtpd/mail"
+)
+
+// Bounds of what is read from a server.
+const (
+	maxAnswerBytes  = 64 << 20
+	maxProblemBytes = 1 << 20
+	maxLineBytes    = 16 << 20
+)
+
+// Client calls one node. It is safe for use by many goroutines.
+type Client struct {
+	base  string // "http://admin"
+	what  string // the server, for errors
+	token string
+	http  *http.Client
+}
+
+// Socket calls the node whose admin socket stands at path.
+func Socket(n host.Net, path string) *Client {
+	tr := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return n.Dial(ctx, "unix", netip.Addr{}, path)
+	}}
+	return &Client{base: "http://admin", what: path, http: &http.Client{Transport: tr}}
+}
+
+// URL calls the node at an http or https URL with a bearer token.
+func URL(n host.Net, server, token string) (*Client, error) {
+	if !strings.Contains(server, "://") {
+		server = "http://" + server
+	}
+	u, err := url.Parse(server)
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || strings.Trim(u.Path, "/") != "" {
+		return nil, mail.Fail(mail.Invalid, fmt.Sprintf("%q is not a server; write for example http://127.0.0.1:8025", server))
+	}
+	tr := &http.Transport{DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+		return n.Dial(ctx, network, netip.Addr{}, addr)
+	}}
+	return &Client{base: u.Scheme + "://" + u.Host, what: u.Host, token: token, http: &http.Client{Transport: tr,
+		// A token must not follow a redirection to somebody else.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}}, nil
+}
+
+// Close ends idle connections.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
+
+// send makes a call; the caller closes the answer's body. in is a value for JSON,
+// an io.Reader as it is, or nil.
+func (c *Client) send(ctx context.Context, method, path string, query url.Values, in any) (*http.Response, error) {
+	var body io.Reader
+	contentType := ""
+	switch v := in.(type) {
+	case nil:
+	case io.Reader:
+		body, contentType = v, "application/octet-stream"
+	default:
+		b, err := json.Marshal(v)
+		if err != nil {
+			return nil, &mail.Error{Kind: mail.Invalid, Err: err}
+		}
+		body, contentType = bytes.NewReader(b), "application/json"
+	}
+	target := c.base + wire.Prefix + path
+	if len(query) > 0 {
+		target += "?" + query.Encode()
+	}
+	req, err := http.NewRequestWithContext(ctx, method, target, body)
+	if err != nil {
+		return nil, &mail.Error{Kind: mail.Invalid, Err: err}
+	}
+	if contentType != "" {
+		req.Header.Set("Content-Type", contentType)
+	}
+	if c.token != "" {
+		req.Header.Set("Authorization", "Bearer "+c.token)
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, c.unreachable(err)
+	}
+	if resp.StatusCode >= 300 {
+		defer resp.Body.Close()
+		return nil, failureOf(resp)
+	}
+	return resp, nil
+}
+
+func (c *Client) unreachable(err error) error {
+	var u *url.Error
+	if errors.As(err, &u) {
+		err = u.Err
+	}
+	return &mail.Error{Kind: mail.Unavailable, Err: fmt.Errorf("no node answers at %s: %w; is 'bsmtpd serve' running, and is this its data directory?", c.what, err)}
+}
+
+// failureOf is the error that an answer tells.
+func failureOf(resp *http.Response) error {
+	b, _ := io.ReadAll(io.LimitReader(resp.Body, maxProblemBytes))
+	var p wire.Problem
+	if json.Unmarshal(b, &p) != nil || p.Detail == "" {
+		return mail.Fail(wire.KindOf(resp.StatusCode), fmt.Sprintf("the server answered %s: %.200s", resp.Status, strings.TrimSpace(string(b))))
+	}
+	if p.Kind == "" {
+		p.Kind = wire.KindOf(resp.StatusCode).String()
+	}
+	return errorOf(&p)
+}
+
+func errorOf(p *wire.Problem) error { return mail.Fail(mail.ParseKind(p.Kind), p.Detail) }
+
+// call makes a call whose answer is one JSON value, or none.
+func call[T any](ctx context.Context, c *Client, method, path string, query url.Values, in any) (T, error) {
+	var out T
+	resp, err := c.send(ctx, method, path, query, in)
+	if err != nil {
+		return out, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode == http.StatusNoContent {
+		return out, nil
+	}
+	if err := json.NewDecoder(io.LimitReader(resp.Body, maxAnswerBytes)).Decode(&out); err != nil && !errors.Is(err, io.EOF) {
+		return out, &mail.Error{Kind: mail.Unavailable, Err: fmt.Errorf("the answer of %s broke off or is not JSON: %w", c.what, err)}
+	}
+	return out, nil
+}
+
+// rows makes a call whose answer is JSON lines. An error ends the sequence.
+func rows[T any](ctx context.Context, c *Client, method, path string, query url.Values, in any) iter.Seq2[T, error] {
+	return func(yield func(T, error) bool) {
+		var zero T
+		resp, err := c.send(ctx, method, path, query, in)
+		if err != nil {
+			yield(zero, err)
+			return
+		}
+		defer resp.Body.Close()
+		lines := bufio.NewScanner(resp.Body)
+		lines.Buffer(make([]byte, 0, 64<<10), maxLineBytes)
+		for lines.Scan() {
+			var end wire.Ending
+			if bytes.HasPrefix(lines.Bytes(), []byte(`{"problem":`)) && json.Unmarshal(lines.Bytes(), &end) == nil && end.Problem != nil {
+				yield(zero, errorOf(end.Problem))
+				return
+			}
+			var v T
+			if err := json.Unmarshal(lines.Bytes(), &v); err != nil {
+				yield(zero, &mail.Error{Kind: mail.Other, Err: fmt.Errorf("%s answers what is not understood: %w; is it another version?", c.what, err)})
+				return
+			}
+			if !yield(v, nil) {
+				return
+			}
+		}
+		if err := lines.Err(); err != nil {
+			yield(zero, &mail.Error{Kind: mail.Unavailable, Err: fmt.Errorf("the answer of %s broke off: %w", c.what, err)})
+		}
+	}
+}
+
+// work makes a call that tells its progress. It gives each line to told, which
+// may be nil, and returns the last one.
+func work(ctx context.Context, c *Client, path string, query url.Values, in any, told func(wire.Progress)) (wire.Progress, error) {
+	var last wire.Progress
+	for p, err := range rows[wire.Progress](ctx, c, http.MethodPost, path, query, in) {
+		if err != nil {
+			return last, err
+		}
+		if last = p; told != nil {
+			told(p)
+		}
+	}
+	if !last.Final {
+		return last, mail.Fail(mail.Unavailable, fmt.Sprintf("the answer of %s broke off after %d of %d; the rest may not have been done", c.what, last.Done, last.Seen))
+	}
+	return last, nil
+}
