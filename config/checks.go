@@ -32,15 +32,19 @@ func (c *checks) domain(key, name string) {
 	}
 }
 
-// addresses reports a TCP address that would be listened on twice. Port 0 is a
-// new port each time.
-func (c *checks) addresses(key string, list []string) {
+// addresses reports a TCP address that would be listened on twice: by the list,
+// or by another key. Port 0 is a new port each time.
+func (c *checks) addresses(key string, list []string, otherKey, other string) {
 	seen := map[string]bool{}
-	for i, a := range list {
+	listen := func(key, a string) {
 		_, port, _ := net.SplitHostPort(a)
-		c.when(seen[a] && port != "0", fmt.Sprintf("%s[%d]", key, i), "%q is listened on already; remove one", a)
+		c.when(seen[a] && a != "" && port != "0", key, "%q is listened on already; choose another port, or remove one", a)
 		seen[a] = true
 	}
+	for i, a := range list {
+		listen(fmt.Sprintf("%s[%d]", key, i), a)
+	}
+	listen(otherKey, other)
 }
 
 // validName reports a name that can stand in addresses, files and labels.

@@ -16,6 +16,7 @@ import (
 	"reflect"
 	"time"
 
+	"bsmtpd/api"
 	"bsmtpd/bounce"
 	"bsmtpd/directory"
 	"bsmtpd/login"
@@ -31,6 +32,7 @@ type Config struct {
 	SMTPD  smtpd.Config  `key:"smtpd" doc:"The edge: where mail comes in."`
 	Login  login.Config  `key:"login" doc:"How the node learns that a customer is online. The HTTP hook belongs to the API."`
 	Bounce bounce.Config `key:"bounce" doc:"Notifications to senders about what became of their mail (RFC 3464)."`
+	API    api.Config    `key:"api" doc:"The HTTP API: the one door for commands, hooks, pages and metrics. The admin socket in the data directory is always there."`
 
 	Spool Spool `key:"spool" doc:"When queued mail is tried and how long it is kept. These settings belong to the cluster: the leader's are in force on every node."`
 	Quota Quota `key:"quota" doc:"How much an account may hold, mailbox and queue together, when the account itself says nothing. These settings belong to the cluster: the leader's are in force on every node."`
@@ -42,7 +44,7 @@ var configSchema = schemaOf(reflect.TypeFor[Config]())
 // Check finds what is wrong between the sections; each checks itself.
 func (c Config) Check() error {
 	var bad checks
-	bad.addresses("smtpd.listen", c.SMTPD.Listen)
+	bad.addresses("smtpd.listen", c.SMTPD.Listen, "api.address", c.API.Address)
 	return errors.Join(bad...)
 }
 

@@ -227,8 +227,9 @@ func TestTheSampleIsAConfigurationThatWorks(t *testing.T) {
 }
 
 func TestAnAddressIsListenedOnOnce(t *testing.T) {
-	_, err := loadText(t, "smtpd:\n  listen:\n    - 127.0.0.1:2525\n    - 127.0.0.1:0\n    - 127.0.0.1:0\n    - 127.0.0.1:2525\n")
-	want := `bsmtpd.yaml:6: smtpd.listen[3]: "127.0.0.1:2525" is listened on already; remove one`
+	_, err := loadText(t, "smtpd:\n  listen:\n    - 127.0.0.1:2525\n    - 127.0.0.1:0\n    - 127.0.0.1:0\n    - 127.0.0.1:2525\napi:\n  address: 127.0.0.1:2525\n")
+	want := `bsmtpd.yaml:6: smtpd.listen[3]: "127.0.0.1:2525" is listened on already; choose another port, or remove one
+bsmtpd.yaml:8: api.address: "127.0.0.1:2525" is listened on already; choose another port, or remove one`
 	if err == nil || err.Error() != want {
 		t.Errorf("got  %v\nwant %s", err, want)
 	}
