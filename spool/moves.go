@@ -42,10 +42,12 @@ func (m *Moves) queue(name QueueName) (*Queue, error) {
 	return &q, nil
 }
 
-// putQueue writes a queue's row. An empty queue to the world is forgotten, an
-// account's row stays: it tells about the last attempt and login.
+// putQueue writes a queue's row. An empty queue to the world is forgotten, also
+// when its session died. An account's row stays, it tells about the last attempt
+// and login; but none is made where nothing has happened yet.
 func (m *Moves) putQueue(q *Queue) error {
-	if q.Messages == 0 && q.Claim == nil && q.Hold == nil && q.Name.IsOut() {
+	nothing := q.Name.IsOut() || *q == Queue{Name: q.Name}
+	if q.Messages == 0 && !q.claimed(m.Now) && q.Hold == nil && nothing {
 		return m.Tx.Delete(queueKey(q.Name))
 	}
 	return m.Tx.Set(queueKey(q.Name), kv.Encode(q))
