@@ -119,11 +119,12 @@ func (m *Moves) due(q *Queue, cause Cause) (Denial, error) {
 	case q.held(m.Now):
 		return Held, nil
 	}
-	if q.Next != 0 && q.Next <= m.Now {
+	at := max(m.Now, q.Quiet)
+	if q.Next != 0 && q.Next <= at {
 		cause = urgent(q.Cause, cause)
 	}
 	m.effect(EffectDue, q.Name, cause)
-	return Granted, m.schedule(q, max(m.Now, q.Quiet), cause)
+	return Granted, m.schedule(q, at, cause)
 }
 
 // insert puts a message into its queue and gives the queue its next event. The
