@@ -34,7 +34,7 @@ func (m *Moves) LoginTrigger(name QueueName) (debounced bool, messages int64, er
 	if err != nil {
 		return false, 0, err
 	}
-	if denial == Granted || denial == Taken {
+	if (denial == Granted || denial == Taken) && q.Messages > 0 {
 		q.LastLoginTrigger, q.Debounced = m.Now, 0
 	}
 	return false, q.Messages, m.putQueue(q)
