@@ -85,6 +85,7 @@ func (m *Moves) Finish(c Finish) (Finished, error) {
 		return Finished{Stale: true, Next: q.Next, Left: q.Messages}, nil
 	}
 	q.Claim = nil
+	c.Began = min(c.Began, m.Now) // a node's clock may be ahead
 	q.LastAttempt, q.LastCause, q.LastOutcome = c.Began, c.Cause, c.Outcome
 	q.LastWords, q.LastRemote, q.LastBanner = clip(c.Words), clip(c.Remote), clip(c.Banner)
 	if c.Sent > 0 {
@@ -131,7 +132,11 @@ func (m *Moves) scheduleAfter(q *Queue, c *Finish) error {
 	case late:
 		return m.schedule(q, m.Now, CauseNew)
 	case c.EarliestRetry != 0:
-		return m.schedule(q, max(c.EarliestRetry, m.Now), CauseTimer)
+		at := max(c.EarliestRetry, m.Now)
+		if q.Name.IsAccount() { // B3, however long a message is deferred
+			at = min(at, RetryAccount(m.Set, c.Began, m.Now))
+		}
+		return m.schedule(q, at, CauseTimer)
 	}
 	return m.schedule(q, RetryAccount(m.Set, c.Began, m.Now), CauseTimer)
 }
