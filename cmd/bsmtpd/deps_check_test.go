@@ -6,6 +6,7 @@ import (
 	"go/token"
 	"go/types"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -88,26 +89,29 @@ func has(list, word string) bool { return slices.Contains(strings.Fields(list), 
 
 // imports holds the package to its row of folderRules.
 func (f *folder) imports() {
-	i := slices.IndexFunc(folderRules, func(r folderRule) bool { return r.folder == f.name })
+	i := slices.IndexFunc(folderRules, func(r folderRule) bool {
+		ok, _ := path.Match(r.folder, f.name)
+		return ok
+	})
 	for _, file := range f.pkg.Syntax {
 		if i < 0 {
 			f.report(file.Package, "folder %q is not in the table of folders", f.name)
 			return
 		}
 		for _, spec := range file.Imports {
-			path, _ := strconv.Unquote(spec.Path.Value)
+			imported, _ := strconv.Unquote(spec.Path.Value)
 			rule := folderRules[i]
-			if in, ok := strings.CutPrefix(path, modulePath+"/"); ok {
+			if in, ok := strings.CutPrefix(imported, modulePath+"/"); ok {
 				if !has(rule.project, in) {
 					f.report(spec.Pos(), "%s may not import %s", f.name, in)
 				}
 				continue
 			}
-			first, _, _ := strings.Cut(path, "/")
+			first, _, _ := strings.Cut(imported, "/")
 			if strings.Contains(first, ".") && !slices.ContainsFunc(strings.Fields(rule.modules), func(m string) bool {
-				return path == m || strings.HasPrefix(path, m+"/")
+				return imported == m || strings.HasPrefix(imported, m+"/")
 			}) {
-				f.report(spec.Pos(), "%s may not import %s", f.name, path)
+				f.report(spec.Pos(), "%s may not import %s", f.name, imported)
 			}
 		}
 	}
@@ -154,7 +158,7 @@ func banned(bans map[string]string, path, name string) bool {
 
 func (f *folder) excepted(path, name string) bool {
 	for _, e := range exceptions {
-		if e.folder == f.name && (e.uses == "*" || e.uses == path+".*" || e.uses == path+"."+name) {
+		if e.folder == f.name && (e.uses == "*" || has(e.uses, path+".*") || has(e.uses, path+"."+name)) {
 			return true
 		}
 	}
