@@ -14,10 +14,14 @@ type Directory interface {
 	Lookup(mail.Address) (directory.Destination, error)
 }
 
+var _ Directory = directory.Reader{}
+
 // Usage says what an account holds; quota.Reader does.
 type Usage interface {
 	Of(mail.Login) (quota.Usage, error)
 }
+
+var _ Usage = quota.Reader{}
 
 // edge takes mail from anybody for the domains in the directory and for nothing
 // else: it is their MX.
