@@ -24,6 +24,9 @@ type Host struct {
 	DNS DNS
 	FS  FS
 
+	// Name is the host's full name; "localhost" where it is not known.
+	Name func() string
+
 	// Rand gives each named part of the program its own stream of chance, so
 	// that one part drawing more does not change another. In production the
 	// stream is cryptographically strong.

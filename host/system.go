@@ -21,8 +21,17 @@ func System() Host {
 		Net:  systemNet{},
 		DNS:  systemDNS{net.DefaultResolver},
 		FS:   systemFS{vfs.Default},
+		Name: systemName,
 		Rand: func(string) *rand.Rand { return rand.New(strong{}) },
 	}
+}
+
+func systemName() string {
+	name, err := os.Hostname()
+	if err != nil || name == "" {
+		return "localhost"
+	}
+	return name
 }
 
 type strong struct{}
