@@ -1,0 +1,144 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+// newRoot is the tree of commands: one constructor per noun, each in the file of
+// its name.
+func newRoot(a *app) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "bsmtpd",
+		Short: "keep mail safe and push it the moment the customer is online",
+		Long: `bsmtpd takes mail in for customers who are not always online, keeps it, and
+pushes it to their own mail server the moment they log in.
+
+"bsmtpd serve" is the server. The other commands speak to the running server over
+DATA/admin.sock, or over the network with --server and a token.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 nothing matched.`,
+		Example: `  bsmtpd serve
+  bsmtpd account add jansen --address 192.0.2.10 --route mail.jansen.example
+  bsmtpd domain add jansen.example --account jansen
+  bsmtpd queue summary
+  bsmtpd account explain jansen`,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		PersistentPreRunE: func(*cobra.Command, []string) error {
+			if a.output != "" && a.output != "table" && a.output != "json" {
+				return usagef("-o %s: use table or json", a.output)
+			}
+			a.started = true
+			return nil
+		},
+	}
+	f := root.PersistentFlags()
+	f.StringVar(&a.data, "data", "", "data directory of the server on this machine (default $"+envData+", else ./data)")
+	f.StringVar(&a.server, "server", "", "URL of a server's API, instead of its data directory (default $"+envServer+")")
+	f.StringVar(&a.tokenFile, "token-file", "", "file with the token for --server (default: the token in $"+envToken+")")
+	f.StringVarP(&a.output, "output", "o", "", "table, or json for JSON lines")
+	root.SetIn(a.in)
+	root.SetOut(a.out)
+	root.SetErr(a.err)
+	root.AddCommand(a.commands()...)
+	refuseStrangers(root)
+	return root
+}
+
+// commands is what an operator can say.
+func (a *app) commands() []*cobra.Command {
+	return []*cobra.Command{
+		accountCommand(a),
+		auditCommand(a),
+		checkConfigCommand(a),
+		deliveryCommand(a),
+		domainCommand(a),
+		loginCommand(a),
+		mailboxCommand(a),
+		queueCommand(a),
+		statusCommand(a),
+	}
+}
+
+// group is a command that only has others below it.
+func group(use, short, long string, below ...*cobra.Command) *cobra.Command {
+	c := &cobra.Command{Use: use, Short: short, Long: long}
+	c.AddCommand(below...)
+	return c
+}
+
+// refuseStrangers makes a word that is no command an error everywhere, where
+// cobra would show the help and report success.
+func refuseStrangers(c *cobra.Command) {
+	for _, sub := range c.Commands() {
+		refuseStrangers(sub)
+	}
+	if c.Runnable() || !c.HasSubCommands() {
+		return
+	}
+	c.Args = cobra.ArbitraryArgs
+	c.RunE = func(c *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			c.SetOut(c.ErrOrStderr())
+			c.Help()
+			return usagef("%s: say what to do", c.CommandPath())
+		}
+		text := fmt.Sprintf("%s: there is no command %q", c.CommandPath(), args[0])
+		c.SuggestionsMinimumDistance = 2
+		if near := c.SuggestionsFor(args[0]); len(near) > 0 {
+			return usagef("%s; did you mean %q?", text, near[0])
+		}
+		return usagef("%s; see \"%s --help\"", text, c.CommandPath())
+	}
+}
+
+// end writes what is left, says what went wrong and what to do about it, and
+// gives the exit code.
+func (a *app) end(err error) int {
+	if ferr := a.out.Flush(); err == nil && ferr != nil && !quiet(ferr) {
+		err = fmt.Errorf("write the output: %w", ferr)
+	}
+	if err != nil && !errors.Is(err, errNothing) {
+		for line := range strings.SplitSeq(err.Error()+a.hint(err), "\n") {
+			fmt.Fprintln(a.err, "bsmtpd: "+harmless(line))
+		}
+	}
+	return a.exitCode(err)
+}
+
+// exactly checks the number of arguments; names says what they are.
+func exactly(names ...string) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		if len(args) < len(names) {
+			return usagef("%s: %s is missing; see \"%s --help\"", c.CommandPath(), names[len(args)], c.CommandPath())
+		}
+		if len(args) > len(names) {
+			return usagef("%s: %q is one argument too many; see \"%s --help\"", c.CommandPath(), args[len(names)], c.CommandPath())
+		}
+		return nil
+	}
+}
+
+// atLeast wants one or more arguments of a kind.
+func atLeast(name string) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return usagef("%s: %s is missing; see \"%s --help\"", c.CommandPath(), name, c.CommandPath())
+		}
+		return nil
+	}
+}
+
+// atMost wants the named arguments or fewer.
+func atMost(names ...string) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		if len(args) > len(names) {
+			return usagef("%s: %q is one argument too many; see \"%s --help\"", c.CommandPath(), args[len(names)], c.CommandPath())
+		}
+		return nil
+	}
+}
