@@ -81,7 +81,7 @@ var _ Spool = spool.Reader{}
 type Queue interface {
 	// Enqueue with Settles queues the notification and clears the owed row in
 	// one command. mail.NotFound: the row is not there any more. An answer
-	// with ID 0: the target refused it; the row may stand or be gone.
+	// with ID 0: the target refused it, and the row still stands.
 	Enqueue(ctx context.Context, m spool.Enqueue, body io.Reader) (spool.Enqueued, error)
 	// Waive clears the row without a notification; mail.NotFound as above.
 	Waive(ctx context.Context, w spool.Waive) error
@@ -296,11 +296,10 @@ func refusalText(queue spool.QueueName, got spool.Enqueued) string {
 
 func (s *Server) waive(ctx context.Context, o spool.Owed, cause, reason string) error {
 	err := s.d.Queue.Waive(ctx, spool.Waive{Key: o.Key, Reason: strings.ToValidUTF8(reason[:min(len(reason), spool.MaxWordsBytes)], "")})
-	gone := mail.KindOf(err) == mail.NotFound
 	switch {
-	case gone && cause != waivedRefused:
+	case mail.KindOf(err) == mail.NotFound:
 		return nil // another node was faster
-	case err != nil && !gone:
+	case err != nil:
 		return fmt.Errorf("drop the notification about %s: %w", o.Key.ID, err)
 	}
 	s.m.waived.WithLabelValues(cause).Inc()

@@ -42,7 +42,6 @@ type trouble struct {
 	refuse  map[mail.Address]spool.Refusal
 	resolve map[mail.Address]error
 	body    func() (io.ReadCloser, error)
-	gone    bool // a refused Enqueue clears the row by itself
 }
 
 type sentDSN struct {
@@ -124,9 +123,6 @@ func (w *world) Enqueue(_ context.Context, m spool.Enqueue, body io.Reader) (spo
 		return spool.Enqueued{}, err
 	}
 	if why := w.refuse[to]; why != spool.Accepted {
-		if w.gone {
-			w.clear(*m.Settles)
-		}
 		return spool.Enqueued{Targets: []spool.TargetResult{{Refusal: why, Usage: 21 << 20, Quota: 20 << 20}}}, nil
 	}
 	if err := w.clear(*m.Settles); err != nil {
@@ -250,17 +246,6 @@ func TestWhoCannotBeToldIsWaivedWithTheReason(t *testing.T) {
 			})
 		})
 	}
-}
-
-func TestARefusalThatClearedTheRowIsCountedToo(t *testing.T) {
-	run(t, func(t *testing.T, w *world) {
-		w.refuse["els@example.org"], w.gone = spool.OverQuota, true
-		w.Owes("els@example.org")
-		synctest.Wait()
-		if n := count(t, w.s.m.waived.WithLabelValues(waivedRefused)); n != 1 || w.Left() != 0 {
-			t.Errorf("%v counted, %d left", n, w.Left())
-		}
-	})
 }
 
 func TestANullSenderIsNeverToldAnything(t *testing.T) {

@@ -87,7 +87,11 @@ Exit code 3: nothing matched.`),
 				return a.actOnArgs(c, v, act, args)
 			}
 			var total wire.Progress
-			if err := a.act(c, v, act, &total); err != nil {
+			expected, err := a.expected(c, act)
+			if err != nil {
+				return err
+			}
+			if err := a.act(c, v, act, &total, expected); err != nil {
 				return err
 			}
 			return a.acted(v, &total, dryRun)
@@ -164,7 +168,7 @@ func (a *app) actOnIDs(c *cobra.Command, v verb, act wire.Action, in io.Reader) 
 		}
 		act.IDs = append(act.IDs, id.String())
 		if len(act.IDs) == wire.MaxIDs {
-			if err := a.act(c, v, act, &total); err != nil {
+			if err := a.act(c, v, act, &total, 0); err != nil {
 				return err
 			}
 			act.IDs = nil
@@ -174,15 +178,31 @@ func (a *app) actOnIDs(c *cobra.Command, v verb, act wire.Action, in io.Reader) 
 		return fmt.Errorf("read queue IDs: %w", err)
 	}
 	if len(act.IDs) > 0 {
-		if err := a.act(c, v, act, &total); err != nil {
+		if err := a.act(c, v, act, &total, 0); err != nil {
 			return err
 		}
 	}
 	return a.acted(v, &total, act.DryRun)
 }
 
-// act sends one action and adds what became of it to total.
-func (a *app) act(c *cobra.Command, v verb, act wire.Action, total *wire.Progress) error {
+// expected counts what a filter matches where a person watches, so that the bar
+// has an end; else it is 0 and costs nothing.
+func (a *app) expected(c *cobra.Command, act wire.Action) (int64, error) {
+	if act.DryRun || !isTerminal(a.err) {
+		return 0, nil
+	}
+	cl, err := a.client()
+	if err != nil {
+		return 0, err
+	}
+	act.DryRun = true
+	p, err := cl.Act(c.Context(), act, nil)
+	return p.Seen, err
+}
+
+// act sends one action and adds what became of it to total. expected is how many
+// messages it will be about, 0 where that is not known.
+func (a *app) act(c *cobra.Command, v verb, act wire.Action, total *wire.Progress, expected int64) error {
 	cl, err := a.client()
 	if err != nil {
 		return err
@@ -197,7 +217,7 @@ func (a *app) act(c *cobra.Command, v verb, act wire.Action, total *wire.Progres
 		}
 		total.Seen, total.Done = before.Seen+p.Seen, before.Done+p.Done
 		total.Missing, total.Failed = before.Missing+p.Missing, before.Failed+p.Failed
-		meter.show(total.Done, total.Seen)
+		meter.show(total.Done, expected)
 	})
 	return err
 }
