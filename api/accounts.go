@@ -18,11 +18,16 @@ import (
 // body is the shape of most answers.
 type body[T any] struct{ Body T }
 
-type loginPath struct {
+// The parts of requests below are exported because huma fills in no others when
+// they are embedded.
+
+// LoginPath names an account.
+type LoginPath struct {
 	Login string `path:"login" doc:"login of the account"`
 }
 
-type page struct {
+// Page says which stretch of a list is wanted.
+type Page struct {
 	After string `query:"after" doc:"cursor: go on after this row"`
 	Limit int    `query:"limit" minimum:"0" doc:"at most so many rows; 0: all"`
 }
@@ -39,7 +44,7 @@ func (s *Server) registerAccounts(a huma.API) {
 	register(a, call("DELETE", "/accounts/{login}", tag, "remove-account", "Remove an account that has neither domains nor mail", ScopeAdmin), s.removeAccount)
 }
 
-func (s *Server) listAccounts(_ context.Context, in *page) (*huma.StreamResponse, error) {
+func (s *Server) listAccounts(_ context.Context, in *Page) (*huma.StreamResponse, error) {
 	dir := s.deps.Node.Directory()
 	seq := func(errp *error) iter.Seq[directory.Account] { return accountsAfter(dir, mail.Login(in.After), errp) }
 	return list(s, seq, in.Limit, func(a directory.Account) any { return accountOut(&a) }), nil
@@ -55,7 +60,7 @@ func accountsAfter(dir directory.Reader, login mail.Login, errp *error) iter.Seq
 	}, errp)
 }
 
-func (s *Server) getAccount(_ context.Context, in *loginPath) (*body[wire.AccountInfo], error) {
+func (s *Server) getAccount(_ context.Context, in *LoginPath) (*body[wire.AccountInfo], error) {
 	login, err := loginOf(in.Login)
 	if err != nil {
 		return nil, err
@@ -91,7 +96,7 @@ func (s *Server) addAccount(ctx context.Context, in *struct{ Body wire.Account }
 }
 
 func (s *Server) putAccount(ctx context.Context, in *struct {
-	loginPath
+	LoginPath
 	Body wire.Account
 }) (*body[wire.Put], error) {
 	if !strings.EqualFold(string(in.Body.Login), in.Login) {
@@ -132,7 +137,7 @@ func putOut(puts []directory.Put, err error) (*body[wire.Put], error) {
 const patchTries = 5
 
 func (s *Server) patchAccount(ctx context.Context, in *struct {
-	loginPath
+	LoginPath
 	Body wire.AccountPatch
 }) (*body[wire.Put], error) {
 	login, err := loginOf(in.Login)
@@ -225,7 +230,7 @@ func change[T string | netip.Addr](list, add, remove []T) []T {
 	return slices.DeleteFunc(list, func(v T) bool { return slices.Contains(remove, v) })
 }
 
-func (s *Server) removeAccount(ctx context.Context, in *loginPath) (*struct{}, error) {
+func (s *Server) removeAccount(ctx context.Context, in *LoginPath) (*struct{}, error) {
 	login, err := loginOf(in.Login)
 	if err != nil {
 		return nil, err

@@ -8,16 +8,8 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"bsmtpd/api/wire"
-	"bsmtpd/host"
 	"bsmtpd/mail"
 	"bsmtpd/spool"
-)
-
-// A message that may be on the wire is asked for again: its session has been told
-// to end after the message in flight.
-const (
-	busyPause = 100 * time.Millisecond
-	busyWait  = 10 * time.Second
 )
 
 func (s *Server) registerActions(a huma.API) {
@@ -158,7 +150,8 @@ func (w *worker) byFilter(m *matcher) error {
 	return err
 }
 
-// do acts on at most MaxItems messages, and again on those that were busy.
+// do acts on at most MaxItems messages. The node waits for those that may be on the
+// wire; what is busy after that is told as failed, and the work goes on.
 func (w *worker) do(items []spool.Item) error {
 	if len(items) == 0 {
 		return w.tell()
@@ -168,27 +161,15 @@ func (w *worker) do(items []spool.Item) error {
 		w.Done += int64(len(items))
 		return w.tell()
 	}
-	patience := time.Now().Add(busyWait)
-	for len(items) > 0 {
-		cmd := w.cmd
-		cmd.Items = items
-		out, err := w.s.deps.Node.Act(w.ctx, cmd)
-		if err != nil {
-			return &mail.Error{Kind: mail.KindOf(err), Err: fmt.Errorf("stopped after %d messages: %w", w.Done, err)}
-		}
-		w.count(items, out)
-		if items = out.Busy; len(items) == 0 {
-			break
-		}
-		if time.Now().After(patience) {
-			for _, it := range items {
-				w.fail(fmt.Sprintf("%s: a session is pushing queue %s and may be sending it; try again", it.ID, it.Queue))
-			}
-			break
-		}
-		if err := host.Sleep(w.ctx, busyPause); err != nil {
-			return err
-		}
+	cmd := w.cmd
+	cmd.Items = items
+	out, err := w.s.deps.Node.Act(w.ctx, cmd)
+	w.count(items, out)
+	if err != nil && len(out.Busy) == 0 {
+		return &mail.Error{Kind: mail.KindOf(err), Err: fmt.Errorf("stopped after %d messages: %w", w.Done, err)}
+	}
+	for _, it := range out.Busy {
+		w.fail(fmt.Sprintf("%s: a session is pushing queue %s and may be sending it; try again", it.ID, it.Queue))
 	}
 	return w.tell()
 }
@@ -202,6 +183,9 @@ func (w *worker) count(items []spool.Item, out spool.Acted) {
 		w.fail(text)
 	}
 	if out.Done+len(out.Busy) != len(items) {
+		if out.Done == 0 {
+			return
+		}
 		w.s.log.Info("operated on messages", "action", w.cmd.Action.String(), "by", w.cmd.By, "reason", w.cmd.Reason,
 			"done", out.Done, "missing", out.Missing, "refused", len(out.Refused))
 		return

@@ -11,7 +11,7 @@ import (
 	"bsmtpd/host"
 )
 
-func (s *Server) checkDomain(ctx context.Context, in *domainPath) (*body[wire.DomainCheck], error) {
+func (s *Server) checkDomain(ctx context.Context, in *DomainPath) (*body[wire.DomainCheck], error) {
 	d, err := s.domain(in.Domain)
 	if err != nil {
 		return nil, err

@@ -14,7 +14,8 @@ import (
 	"bsmtpd/mail"
 )
 
-type domainPath struct {
+// DomainPath names a domain.
+type DomainPath struct {
 	Domain string `path:"domain"`
 }
 
@@ -32,7 +33,7 @@ func (s *Server) registerDomains(a huma.API) {
 }
 
 func (s *Server) listDomains(_ context.Context, in *struct {
-	page
+	Page
 	Account string `query:"account" doc:"only those of this account"`
 }) (*huma.StreamResponse, error) {
 	dir := s.deps.Node.Directory()
@@ -64,7 +65,7 @@ func (s *Server) listDomains(_ context.Context, in *struct {
 	return list(s, seq, in.Limit, row), nil
 }
 
-func (s *Server) getDomain(_ context.Context, in *domainPath) (*body[wire.Domain], error) {
+func (s *Server) getDomain(_ context.Context, in *DomainPath) (*body[wire.Domain], error) {
 	d, err := s.domain(in.Domain)
 	if err != nil {
 		return nil, err
@@ -90,7 +91,7 @@ func (s *Server) addDomain(ctx context.Context, in *struct{ Body wire.Domain }) 
 }
 
 func (s *Server) putDomain(ctx context.Context, in *struct {
-	domainPath
+	DomainPath
 	Body wire.Domain
 }) (*body[wire.Put], error) {
 	if !strings.EqualFold(strings.TrimSuffix(string(in.Body.Name), "."), strings.TrimSuffix(in.Domain, ".")) {
@@ -117,7 +118,7 @@ func (s *Server) writeDomain(ctx context.Context, d directory.Domain, ifVersion 
 }
 
 func (s *Server) patchDomain(ctx context.Context, in *struct {
-	domainPath
+	DomainPath
 	Body wire.DomainPatch
 }) (*body[wire.Put], error) {
 	for try := 1; ; try++ {
@@ -145,7 +146,7 @@ func (s *Server) patchDomain(ctx context.Context, in *struct {
 	}
 }
 
-func (s *Server) removeDomain(ctx context.Context, in *domainPath) (*struct{}, error) {
+func (s *Server) removeDomain(ctx context.Context, in *DomainPath) (*struct{}, error) {
 	name, err := domainNameOf(in.Domain)
 	if err != nil {
 		return nil, err

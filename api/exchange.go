@@ -25,14 +25,15 @@ func (s *Server) registerExchange(a huma.API) {
 	register(a, call("GET", "/export/accounts", tag, "export-accounts", "All accounts with their domains in CSV or JSON lines", ScopeRead), s.exportAccounts)
 }
 
-type formatQuery struct {
+// FormatQuery says how accounts stand in a file.
+type FormatQuery struct {
 	Format string `query:"format" enum:"csv,jsonl" default:"csv"`
 }
 
 // importAccounts reads the body while it answers: the caller sees progress, and
 // no more than a batch is in memory.
 func (s *Server) importAccounts(ctx context.Context, in *struct {
-	formatQuery
+	FormatQuery
 	DryRun bool   `query:"dry_run" doc:"read and check, write nothing"`
 	Name   string `query:"name" maxLength:"255" doc:"the file's name, for the texts of errors"`
 }) (*huma.StreamResponse, error) {
@@ -167,7 +168,7 @@ func (m *importer) putDomains(items []directory.PutDomain) error {
 	return nil
 }
 
-func (s *Server) exportAccounts(_ context.Context, in *formatQuery) (*huma.StreamResponse, error) {
+func (s *Server) exportAccounts(_ context.Context, in *FormatQuery) (*huma.StreamResponse, error) {
 	dir := s.deps.Node.Directory()
 	return &huma.StreamResponse{Body: func(hctx huma.Context) {
 		_, w := humago.Unwrap(hctx)

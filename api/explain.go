@@ -41,7 +41,7 @@ type explaining struct {
 }
 
 func (s *Server) explain(ctx context.Context, in *struct {
-	loginPath
+	LoginPath
 	DNS   bool `query:"dns" default:"true" doc:"look up MX records and routes"`
 	Probe bool `query:"probe" default:"true" doc:"connect to the customer's server and read its banner"`
 }) (*body[wire.Explain], error) {

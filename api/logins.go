@@ -66,7 +66,7 @@ func presenceOut(p *directory.Presence) wire.Presence {
 }
 
 func (s *Server) listLogins(_ context.Context, in *struct {
-	page
+	Page
 	Online bool `query:"online" doc:"only who is online"`
 	Double bool `query:"double" doc:"only logins of which a double login was seen"`
 }) (*huma.StreamResponse, error) {
@@ -92,7 +92,7 @@ func (s *Server) listLogins(_ context.Context, in *struct {
 	return list(s, seq, in.Limit, func(p directory.Presence) any { return presenceOut(&p) }), nil
 }
 
-func (s *Server) getLogin(_ context.Context, in *loginPath) (*body[wire.Presence], error) {
+func (s *Server) getLogin(_ context.Context, in *LoginPath) (*body[wire.Presence], error) {
 	login, err := loginOf(in.Login)
 	if err != nil {
 		return nil, err

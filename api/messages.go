@@ -107,7 +107,8 @@ func infoOut(h *hit) wire.MessageInfo {
 	return out
 }
 
-type idPath struct {
+// IDPath names a message.
+type IDPath struct {
 	ID string `path:"id" doc:"queue ID"`
 }
 
@@ -124,7 +125,7 @@ func (s *Server) hits(text string) ([]hit, error) {
 	return rows, err
 }
 
-func (s *Server) getMessage(_ context.Context, in *idPath) (*body[wire.Message], error) {
+func (s *Server) getMessage(_ context.Context, in *IDPath) (*body[wire.Message], error) {
 	rows, err := s.hits(in.ID)
 	if err != nil {
 		return nil, err
@@ -148,7 +149,7 @@ func (s *Server) getMessage(_ context.Context, in *idPath) (*body[wire.Message],
 const maxHeaderText = 1 << 20
 
 func (s *Server) getBody(_ context.Context, in *struct {
-	idPath
+	IDPath
 	Headers bool `query:"headers" doc:"only the headers, with the empty line after them"`
 }) (*huma.StreamResponse, error) {
 	rows, err := s.hits(in.ID)

@@ -27,13 +27,14 @@ func (s *Server) registerQueues(a huma.API) {
 	register(a, call("POST", "/queues/{kind}/{name}/retry", tag, "retry-queue", "Try one queue now", ScopeAdmin), s.retryQueue)
 }
 
-type queuePath struct {
+// QueuePath names a queue.
+type QueuePath struct {
 	Kind string `path:"kind" enum:"account,mailbox,out"`
 	Name string `path:"name" doc:"login or domain"`
 }
 
 // queue is the name of a queue that can be: its account exists.
-func (s *Server) queue(in queuePath) (spool.QueueName, error) {
+func (s *Server) queue(in QueuePath) (spool.QueueName, error) {
 	return s.checkQueue(spool.QueueName(in.Kind + "/" + in.Name))
 }
 
@@ -70,7 +71,7 @@ func (s *Server) allQueues(after spool.QueueName, errp *error) iter.Seq[spool.Qu
 }
 
 func (s *Server) listQueues(_ context.Context, in *struct {
-	page
+	Page
 	Ages  bool `query:"ages" default:"true" doc:"count messages by age; costs a look at every message"`
 	Empty bool `query:"empty" doc:"also queues without mail"`
 }) (*huma.StreamResponse, error) {
@@ -97,7 +98,7 @@ func (s *Server) listQueues(_ context.Context, in *struct {
 	}), nil
 }
 
-func (s *Server) getQueue(_ context.Context, in *queuePath) (*body[wire.QueueSummary], error) {
+func (s *Server) getQueue(_ context.Context, in *QueuePath) (*body[wire.QueueSummary], error) {
 	name, err := s.queue(*in)
 	if err != nil {
 		return nil, err
@@ -198,10 +199,10 @@ func bucketOf(age time.Duration) int {
 }
 
 func (s *Server) holdQueue(ctx context.Context, in *struct {
-	queuePath
+	QueuePath
 	Body wire.QueueHold
 }) (*struct{}, error) {
-	name, err := s.queue(in.queuePath)
+	name, err := s.queue(in.QueuePath)
 	if err != nil {
 		return nil, err
 	}
@@ -221,7 +222,7 @@ func checkUntil(t time.Time) error {
 	return nil
 }
 
-func (s *Server) releaseQueue(ctx context.Context, in *queuePath) (*struct{}, error) {
+func (s *Server) releaseQueue(ctx context.Context, in *QueuePath) (*struct{}, error) {
 	name, err := s.queue(*in)
 	if err != nil {
 		return nil, err
@@ -229,7 +230,7 @@ func (s *Server) releaseQueue(ctx context.Context, in *queuePath) (*struct{}, er
 	return nil, s.deps.Node.HoldQueue(ctx, spool.HoldQueue{Queue: name, Release: true, By: callerOf(ctx).Name})
 }
 
-func (s *Server) retryQueue(ctx context.Context, in *queuePath) (*body[wire.Triggered], error) {
+func (s *Server) retryQueue(ctx context.Context, in *QueuePath) (*body[wire.Triggered], error) {
 	name, err := s.queue(*in)
 	if err != nil {
 		return nil, err

@@ -33,6 +33,8 @@ type Node interface {
 	RemoveDomain(context.Context, directory.RemoveDomain) error
 	Login(context.Context, directory.Event) (directory.Seen, error)
 
+	// Act waits a while for messages that may be on the wire. What is busy even
+	// then is in Acted.Busy, beside an error.
 	Act(context.Context, spool.Act) (spool.Acted, error)
 	HoldQueue(context.Context, spool.HoldQueue) error
 	Trigger(context.Context, spool.Trigger) (spool.Triggered, error)
