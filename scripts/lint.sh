@@ -6,10 +6,10 @@ cd "$(dirname "$0")/.."
 steps=${1:-/dev/null}
 status=0
 
-step() { # step NAME COMMAND…: fails if the command does, or prints anything
+step() { # step NAME COMMAND…
 	local name=$1 out
 	shift
-	if out=$("$@" 2>&1) && [ -z "$out" ]; then
+	if out=$("$@" 2>&1); then
 		echo "ok      $name"
 		echo "ok $name" >>"$steps"
 	else
@@ -21,8 +21,11 @@ step() { # step NAME COMMAND…: fails if the command does, or prints anything
 }
 
 # Only what belongs to the project: not what a build leaves in .cache.
-sources() { find . -name '*.go' -not -path './.cache/*' -not -path '*/testdata/*' -print0; }
-format() { sources | xargs -0 gofmt -l; }
+format() {
+	local files
+	files=$(find . -name '*.go' -not -path './.cache/*' -not -path '*/testdata/*' -print0 | xargs -0 gofmt -l) || return 1
+	[ -z "$files" ] || { echo "run gofmt -w on:" $files && return 1; }
+}
 
 step gofmt format
 step vet go vet ./...

@@ -24,7 +24,7 @@ scripts/lint.sh "$steps"
 
 part "tests"
 race=-race
-if ! command -v cc >/dev/null; then
+if ! echo '#include <stdlib.h>' | cc -x c -fsyntax-only - 2>/dev/null; then
 	race=
 fi
 if ! go build -o "$work/summary" ./scripts/summary; then
