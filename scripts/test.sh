@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Everything that is checked, in one run: peers, lint, all tests with -race, and
 # every fuzz target for a moment. The last lines say what ran and what was left
-# out; the very last is "N passed, N failed, N skipped". TEST_FLAGS is handed to
-# go test.
+# out; the very last is "N passed, N failed, N skipped". TEST_FLAGS are handed to
+# go test; TEST_PACKAGES are the packages to test, if not all.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
@@ -32,7 +32,7 @@ if ! go build -o "$work/summary" ./scripts/summary; then
 	exit 1
 fi
 # shellcheck disable=SC2086 # TEST_FLAGS are several words
-go test $race -shuffle=on -timeout=10m -json ${TEST_FLAGS:-} ./... </dev/null | "$work/summary" read "$work/tests"
+go test $race -shuffle=on -timeout=10m -json ${TEST_FLAGS:-} ${TEST_PACKAGES:-./...} </dev/null | "$work/summary" read "$work/tests"
 
 part "fuzz"
 scripts/fuzz.sh "$steps"
