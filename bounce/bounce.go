@@ -171,17 +171,18 @@ func (s *Server) Wake() {
 func (s *Server) Run(ctx context.Context) error {
 	pause := pauseFirst
 	for ctx.Err() == nil {
-		left := s.pass(ctx)
-		if left > 0 {
-			// Wake is not heard: new rows do not make an old trouble better.
-			if host.Sleep(ctx, pause) != nil {
+		look := lookAgain
+		if left := s.pass(ctx); left > 0 {
+			// At least so long also when woken: new rows do not make an old
+			// trouble better.
+			if host.Sleep(ctx, pauseFirst) != nil {
 				return nil
 			}
-			pause = min(2*pause, pauseMax)
-			continue
+			look, pause = pause, min(2*pause, pauseMax)
+		} else {
+			pause = pauseFirst
 		}
-		pause = pauseFirst
-		timer := time.NewTimer(lookAgain)
+		timer := time.NewTimer(look)
 		select {
 		case <-s.wake:
 		case <-timer.C:
@@ -200,19 +201,24 @@ func (s *Server) pass(ctx context.Context) (left int) {
 		page, err := s.d.Spool.Owed(after, pageRows)
 		if err != nil {
 			s.d.Log.Error("bounce: read what is owed", "err", err)
+			if mail.KindOf(err) == mail.Broken {
+				return left // only damaged rows are left: somebody has to repair them
+			}
 			return left + 1
 		}
-		failed := s.page(ctx, page)
+		failed, down := s.page(ctx, page)
 		left += failed
-		if len(page) < pageRows || failed == len(page) {
-			return left // the rest would fail likewise
+		if len(page) < pageRows || down {
+			return left
 		}
 		after = page[len(page)-1].Key
 	}
 	return left
 }
 
-func (s *Server) page(ctx context.Context, page []spool.Owed) (failed int) {
+// page deals with some rows. down: all failed for a reason that lies with the
+// node and not with them.
+func (s *Server) page(ctx context.Context, page []spool.Owed) (failed int, down bool) {
 	errs := make([]error, len(page))
 	var g errgroup.Group
 	g.SetLimit(max(1, s.config().Parallel))
@@ -224,17 +230,21 @@ func (s *Server) page(ctx context.Context, page []spool.Owed) (failed int) {
 	}
 	g.Wait()
 	var last error
+	nodes := 0
 	for _, err := range errs {
 		if err != nil {
 			failed++
 			last = err
+			if k := mail.KindOf(err); k == mail.Unavailable || k == mail.LowSpace {
+				nodes++
+			}
 		}
 	}
 	if failed > 0 && ctx.Err() == nil {
 		s.m.retried.Add(float64(failed))
 		s.d.Log.Warn("bounce: notifications wait and are tried again", "rows", failed, "err", last)
 	}
-	return failed
+	return failed, nodes > 0 && nodes == len(page)
 }
 
 // notify deals with one row. An error: it still stands, try later.

@@ -284,6 +284,30 @@ func TestAnUnavailableLogDelaysAndLosesNothing(t *testing.T) {
 	})
 }
 
+func TestRowsThatCannotBeToldDoNotHoldUpOthers(t *testing.T) {
+	run(t, func(t *testing.T, w *world) {
+		w.mu.Lock()
+		w.resolve["els@example.org"] = mail.Fail(mail.Broken, "the row of the account is damaged")
+		w.mu.Unlock()
+		for range 2 * pageRows {
+			w.Owes("els@example.org")
+		}
+		w.Owes("kees@example.com")
+		synctest.Wait()
+		if len(w.sent) != 1 || w.Left() != 2*pageRows {
+			t.Errorf("sent %d, left %d", len(w.sent), w.Left())
+		}
+		time.Sleep(time.Hour)
+		began := time.Now()
+		w.Owes("kees@example.com")
+		time.Sleep(pauseMax)
+		synctest.Wait()
+		if len(w.sent) != 2 || w.sent[1].at.Sub(began) > 2*pauseFirst {
+			t.Errorf("sent %d; a new one waits for the trouble of the old", len(w.sent))
+		}
+	})
+}
+
 func TestARowThatAnotherNodeDealtWithIsNoTrouble(t *testing.T) {
 	run(t, func(t *testing.T, w *world) {
 		w.mu.Lock()
