@@ -54,7 +54,11 @@ forms:
 				return err
 			}
 			defer in.Close()
-			return a.importAccounts(c, kind, args[0], in, dryRun)
+			name := args[0]
+			if name == "-" {
+				name = "stdin"
+			}
+			return a.importAccounts(c, kind, name, in, dryRun)
 		},
 	}
 	c.Flags().StringVar(&format, "format", "", "csv or jsonl (default: by the file's name)")
@@ -109,10 +113,10 @@ func (a *app) importAccounts(c *cobra.Command, format, name string, in io.Reader
 	return nil
 }
 
-// fileSize is the size of a file, 0 where it is not known.
+// fileSize is the size of a file, 0 where it is not known, as of standard input.
 func (a *app) fileSize(name string) int64 {
 	i, err := a.host.FS.Stat(name)
-	if name == "-" || err != nil {
+	if err != nil {
 		return 0
 	}
 	return i.Size()

@@ -25,7 +25,7 @@ func mailboxList(a *app) *cobra.Command {
 			if len(args) == 1 {
 				f.account = args[0]
 			}
-			n, err := a.listMessages(c.Context(), &f, ids)
+			n, err := a.listMessages(c.Context(), &f, ids, 0)
 			if err == nil && n == 0 && !a.json() && !ids {
 				a.note("there is no mail")
 			}

@@ -180,7 +180,14 @@ func (a *app) runQueues(ctx context.Context, r wire.QueueRetry) error {
 	if err != nil {
 		return err
 	}
-	_, err = cl.RetryQueues(ctx, r, nil)
+	done, err := cl.RetryQueues(ctx, r, func(p wire.Progress) {
+		for _, text := range p.Errors {
+			a.note("sendmail: %s", harmless(text))
+		}
+	})
+	if err == nil && done.Failed > 0 {
+		err = fmt.Errorf("sendmail: %s could not be tried", plural(done.Failed, "queue"))
+	}
 	return err
 }
 

@@ -26,6 +26,7 @@ customer's own mail, collected and never pushed) or out/DOMAIN (goes to the worl
 func queueList(a *app) *cobra.Command {
 	var f filterFlags
 	var ids bool
+	var limit int
 	c := &cobra.Command{
 		Use:   "list",
 		Short: "list messages, in the order of queues and arrival",
@@ -36,7 +37,7 @@ func queueList(a *app) *cobra.Command {
   bsmtpd queue list -o json | jq -r .queue_id`,
 		Args: exactly(),
 		RunE: func(c *cobra.Command, _ []string) error {
-			n, err := a.listMessages(c.Context(), &f, ids)
+			n, err := a.listMessages(c.Context(), &f, ids, limit)
 			if err == nil && n == 0 && !a.json() && !ids {
 				a.note("nothing is queued")
 			}
@@ -45,12 +46,14 @@ func queueList(a *app) *cobra.Command {
 	}
 	f.add(c)
 	c.Flags().BoolVarP(&ids, "quiet", "q", false, "print queue IDs only")
+	c.Flags().IntVar(&limit, "limit", 0, "show only so many (0: all)")
 	return c
 }
 
 func queueSearch(a *app) *cobra.Command {
 	var f filterFlags
 	var ids bool
+	var limit int
 	c := &cobra.Command{
 		Use:   "search",
 		Short: "find messages by account, sender, recipient, age, size and state",
@@ -65,7 +68,7 @@ several queues is printed once for each. Exit code 3: nothing matched.`,
 			if f == (filterFlags{}) {
 				return usagef("say what to search for, for example --account LOGIN; \"bsmtpd queue list\" shows everything")
 			}
-			n, err := a.listMessages(c.Context(), &f, ids)
+			n, err := a.listMessages(c.Context(), &f, ids, limit)
 			if err == nil && n == 0 {
 				return a.nothing("no message matches")
 			}
@@ -74,11 +77,12 @@ several queues is printed once for each. Exit code 3: nothing matched.`,
 	}
 	f.add(c)
 	c.Flags().BoolVarP(&ids, "quiet", "q", false, "print queue IDs only")
+	c.Flags().IntVar(&limit, "limit", 0, "show only so many (0: all)")
 	return c
 }
 
-// listMessages writes what a filter matches and counts it.
-func (a *app) listMessages(ctx context.Context, f *filterFlags, idsOnly bool) (int, error) {
+// listMessages writes what a filter matches, at most limit rows, and counts it.
+func (a *app) listMessages(ctx context.Context, f *filterFlags, idsOnly bool, limit int) (int, error) {
 	filter, err := f.filter()
 	if err != nil {
 		return 0, err
@@ -89,7 +93,7 @@ func (a *app) listMessages(ctx context.Context, f *filterFlags, idsOnly bool) (i
 	}
 	n, now := 0, time.Now()
 	t := newTable(a.out, "ID", "STATE", ">SIZE", ">AGE", "SENDER", "RECIPIENT", "QUEUE", ">TRIES", "NEXT", "REASON")
-	for r, err := range cl.Messages(ctx, filter, client.Page{}) {
+	for r, err := range cl.Messages(ctx, filter, client.Page{Limit: max(0, limit)}) {
 		if err != nil {
 			return n, err
 		}
