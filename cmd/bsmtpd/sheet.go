@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"io"
-	"strings"
 	"time"
 
 	"bsmtpd/api/wire"
@@ -78,12 +77,4 @@ func nonzero(n int64) string {
 		return ""
 	}
 	return fmt.Sprint(n)
-}
-
-func list[T ~string](items []T) string {
-	s := make([]string, len(items))
-	for i, it := range items {
-		s[i] = string(it)
-	}
-	return strings.Join(s, ", ")
 }
