@@ -44,7 +44,10 @@ func (s *Server) importAccounts(ctx context.Context, in *struct {
 	return &huma.StreamResponse{Body: func(hctx huma.Context) {
 		r, w := humago.Unwrap(hctx)
 		rc := http.NewResponseController(w)
-		// The answer begins before the file has ended.
+		// The answer begins before the file has ended. The connection is used for
+		// nothing else after it: where reading stopped early, the rest of the file
+		// would stand before the next request.
+		hctx.SetHeader("Connection", "close")
 		if err := rc.EnableFullDuplex(); err != nil {
 			s.log.Debug("no progress can be shown for an import", "error", err)
 		}
