@@ -48,6 +48,9 @@ func (m *Moves) queue(name QueueName) (*Queue, error) {
 func (m *Moves) putQueue(q *Queue) error {
 	nothing := q.Name.IsOut() || *q == Queue{Name: q.Name}
 	if q.Messages == 0 && !q.claimed(m.Now) && q.Hold == nil && nothing {
+		if err := m.schedule(q, 0, CauseNone); err != nil {
+			return err
+		}
 		return m.Tx.Delete(queueKey(q.Name))
 	}
 	return m.Tx.Set(queueKey(q.Name), kv.Encode(q))
