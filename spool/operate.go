@@ -2,6 +2,7 @@ package spool
 
 import (
 	"fmt"
+	"strings"
 
 	"bsmtpd/kv"
 	"bsmtpd/mail"
@@ -102,7 +103,7 @@ func (m *Moves) actOne(q *Queue, c *Act, it Item, out *Acted) error {
 			if r.Last.Code != 0 {
 				return r.Last
 			}
-			return mail.Reply{Code: 554, Status: mail.Status{5, 4, 0}, Text: "returned by the operator: " + c.Reason}
+			return mail.Reply{Code: 554, Status: mail.Status{5, 4, 0}, Text: strings.TrimSuffix("returned by the operator: "+c.Reason, ": ")}
 		})
 	case ActRemove:
 		return m.trash(q, &msg, c)
