@@ -325,3 +325,35 @@ func TestRemovedMailComesBackToAQueueWhoseSessionDied(t *testing.T) {
 	}
 	s.WantNext(world, 0, CauseNew)
 }
+
+// What may be on the wire at this moment is not given up.
+func TestMailIsNotGivenUpForItsAgeWhileASessionMaySendIt(t *testing.T) {
+	s := newStory(t)
+	s.MailTo(world)
+	s.Unreachable(world)
+	s.Wait(5*24*time.Hour - time.Minute)
+	s.Start(world, CauseTimer)
+	s.Wait(2 * time.Minute)
+	expire := func() int {
+		return make1(s.bench, func(m *Moves) (Expired, error) { return m.Expire(Expire{Limit: 500}) }).Messages
+	}
+	if n := expire(); n != 0 || s.queue(world).Messages != 1 {
+		t.Errorf("%d messages were given up under a session at work", n)
+	}
+	s.Wait(3 * time.Minute) // its claim has passed
+	if n := expire(); n != 1 {
+		t.Errorf("%d messages were given up after it, want 1", n)
+	}
+}
+
+// Mail that comes while a session ends must not wait for the timer.
+func TestMailThatASessionDidNotSeeIsTriedAtOnce(t *testing.T) {
+	for _, name := range []QueueName{jansen, world} {
+		s := newStory(t)
+		seen := s.MailTo(name)
+		s.Start(name, CauseNew)
+		s.MailTo(name)
+		s.End(name, OutcomeDone, func(f *Finish) { f.SeenTo, f.EarliestRetry = seen, s.now.Add(time.Hour) })
+		s.WantNext(name, 0, CauseNew)
+	}
+}
