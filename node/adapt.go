@@ -40,3 +40,7 @@ func (p places) Resolve(to mail.Address) (bounce.Place, bool, error) {
 	}
 	return place, true, nil
 }
+
+func (r replicated) limits() directory.Limits { return r.Node.Settings().Limits }
+
+func (r replicated) spoolSettings() spool.Settings { return r.Node.Settings().Spool }

@@ -11,6 +11,7 @@ import (
 
 func checkConfigCommand(a *app) *cobra.Command {
 	var file string
+	var sets []string
 	var dump bool
 	c := &cobra.Command{
 		Use:   "check-config",
@@ -24,7 +25,11 @@ say everything that is wrong with them. Exit code 1: they cannot be used.`,
 			if file == "" {
 				file = a.getenv("BSMTPD_CONFIG")
 			}
-			cfg, err := config.Load(config.Options{FS: a.host.FS, File: file, Environ: a.environ})
+			source, err := a.source(file, sets)
+			if err != nil {
+				return err
+			}
+			cfg, err := config.Load(source)
 			var problems config.Problems
 			switch {
 			case errors.As(err, &problems):
@@ -41,6 +46,7 @@ say everything that is wrong with them. Exit code 1: they cannot be used.`,
 		},
 	}
 	c.Flags().StringVar(&file, "config", "", "YAML file (default $BSMTPD_CONFIG; without one: defaults and environment)")
+	c.Flags().StringArrayVar(&sets, "set", nil, "one setting, key=value; wins over file and environment")
 	c.Flags().BoolVar(&dump, "dump", false, "print every setting in force, secrets hidden")
 	return c
 }

@@ -36,6 +36,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 nothing matched.`,
 			return nil
 		},
 	}
+	root.Version = version()
 	f := root.PersistentFlags()
 	f.StringVar(&a.data, "data", "", "data directory of the server on this machine (default $"+envData+", else ./data)")
 	f.StringVar(&a.server, "server", "", "URL of a server's API, instead of its data directory (default $"+envServer+")")
@@ -56,10 +57,12 @@ func (a *app) commands() []*cobra.Command {
 		auditCommand(a),
 		checkConfigCommand(a),
 		deliveryCommand(a),
+		demoCommand(a),
 		domainCommand(a),
 		loginCommand(a),
 		mailboxCommand(a),
 		queueCommand(a),
+		serveCommand(a),
 		statusCommand(a),
 	}
 }
