@@ -1,0 +1,187 @@
+package delivery
+
+import (
+	"context"
+	"time"
+
+	"bsmtpd/mail"
+	"bsmtpd/spool"
+)
+
+const (
+	pageMessages  = 64  // rows in memory at once
+	maxPostponed  = 256 // messages that are kept for the end of a pass
+	lostAttempts  = 2   // after so many lost connections a message goes last
+	messagesBytes = 1 << 20
+)
+
+// feed reads one pass's messages in order of arrival and hands them out as jobs.
+type feed struct {
+	s      *session
+	p      *pass
+	out    chan *job
+	ctx    context.Context
+	cancel context.CancelFunc
+
+	// postponed broke the connection again and again. They go last: one message
+	// that a server chokes on must not keep all others from arriving.
+	postponed []spool.Message
+
+	finished bool // everything there was has been handed out
+}
+
+func newFeed(s *session, p *pass) *feed {
+	f := &feed{s: s, p: p, out: make(chan *job)}
+	f.ctx, f.cancel = context.WithCancel(s.ctx)
+	return f
+}
+
+func (f *feed) run() {
+	for {
+		page, err := f.page()
+		if err != nil {
+			f.s.broken(err)
+			return
+		}
+		for i := range page {
+			if !f.message(&page[i]) {
+				return
+			}
+		}
+		if len(page) > 0 {
+			continue
+		}
+		late := f.postponed
+		f.postponed = nil
+		for i := range late {
+			if !f.hand(&late[i]) {
+				return
+			}
+		}
+		if !f.linger() {
+			f.finished = true
+			return
+		}
+	}
+}
+
+// page reads the next messages. It checks that the queue may still be pushed.
+func (f *feed) page() ([]spool.Message, error) {
+	now := mail.At(time.Now())
+	sus, err := f.s.rows.Suspended(f.s.queue, now)
+	if err != nil || sus != nil {
+		f.s.halt()
+		return nil, err
+	}
+	var page []spool.Message
+	size := 0
+	var rerr error
+	for m := range f.s.rows.Messages(f.s.queue, f.p.after, &rerr) {
+		page = append(page, m)
+		for _, r := range m.To {
+			size += len(r.Address) + len(r.Last.Text) + 200
+		}
+		if len(page) == pageMessages || size > messagesBytes {
+			break
+		}
+	}
+	return page, hardError(rerr)
+}
+
+// message decides about one message; false: hand out no more.
+func (f *feed) message(m *spool.Message) bool {
+	if f.s.halted() || f.ctx.Err() != nil {
+		return false
+	}
+	now := mail.At(time.Now())
+	f.s.note(func(n *notes) { n.seen = max(n.seen, m.ID) })
+	switch {
+	case m.Hold != nil && (m.Hold.Until == 0 || m.Hold.Until > now):
+	case m.RetryAt > now && !f.s.cause.Urgent():
+		f.s.stays(m.RetryAt)
+	case m.Attempts >= lostAttempts && brokeOff(m) && len(f.postponed) < maxPostponed:
+		f.postponed = append(f.postponed, *m)
+	default:
+		return f.hand(m)
+	}
+	f.p.after = m.ID
+	return true
+}
+
+// brokeOff reports whether the last try of a message ended with a lost connection:
+// words without a reply code.
+func brokeOff(m *spool.Message) bool {
+	for _, r := range m.To {
+		if r.Last.Code == 0 && r.Last.Text != "" {
+			return true
+		}
+	}
+	return false
+}
+
+// hand gives out a message's recipients on this route, in jobs of at most
+// maxPerTransaction. Recipients on other routes are noted.
+func (f *feed) hand(m *spool.Message) bool {
+	to := m.To
+	if f.s.routes != nil {
+		to = nil
+		for _, r := range m.To {
+			route, err := f.s.routes.of(r.Address.Domain())
+			if err == nil && route == f.p.route {
+				to = append(to, r)
+				continue
+			}
+			if err == nil {
+				err = f.s.discover(r.Address.Domain(), m.ID)
+			}
+			if err != nil {
+				f.s.broken(err)
+				return false
+			}
+		}
+	}
+	for len(to) > 0 {
+		n := min(len(to), maxPerTransaction)
+		j := &job{msg: *m, to: to[:n:n]}
+		f.s.inflight.Add(1)
+		select {
+		case f.out <- j:
+		case <-f.ctx.Done():
+			f.s.unanswered(j)
+			return false
+		case <-f.s.stop:
+			f.s.unanswered(j)
+			return false
+		}
+		to = to[n:]
+	}
+	f.p.after = max(f.p.after, m.ID)
+	return true
+}
+
+// linger waits a moment for new mail; true: read again. Where another route waits
+// for its turn it does not.
+func (f *feed) linger() bool {
+	for _, p := range f.s.passes {
+		if p != f.p && p.pending {
+			return false
+		}
+	}
+	t := time.NewTimer(f.s.cfg.Linger)
+	defer t.Stop()
+	for {
+		select {
+		case <-f.s.wake:
+			return true
+		case <-f.s.stop:
+			return false
+		case <-f.ctx.Done():
+			return false
+		case <-t.C:
+			if f.s.inflight.Load() == 0 || f.s.cfg.Linger == 0 {
+				return false
+			}
+			t.Reset(f.s.cfg.Linger)
+		}
+	}
+}
