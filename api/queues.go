@@ -75,15 +75,18 @@ func (s *Server) listQueues(_ context.Context, in *struct {
 	Ages  bool `query:"ages" default:"true" doc:"count messages by age; costs a look at every message"`
 	Empty bool `query:"empty" doc:"also queues without mail"`
 }) (*huma.StreamResponse, error) {
-	now := time.Now()
 	return s.stream(func(emit func(any) error) error {
-		var err error
+		all, err := s.newSummaries(mail.At(time.Now()))
+		if err != nil {
+			return err
+		}
+		defer all.close()
 		left := in.Limit
 		for q := range s.allQueues(spool.QueueName(in.After), &err) {
 			if q.Messages == 0 && !in.Empty {
 				continue
 			}
-			sum, serr := s.summarize(q, in.Ages, now)
+			sum, serr := all.of(&q, in.Ages)
 			if serr != nil {
 				return serr
 			}
@@ -115,87 +118,6 @@ func (s *Server) getQueue(_ context.Context, in *QueuePath) (*body[wire.QueueSum
 		return nil, err
 	}
 	return &body[wire.QueueSummary]{*sum}, nil
-}
-
-// summarize tells one queue.
-func (s *Server) summarize(q spool.Queue, ages bool, now time.Time) (*wire.QueueSummary, error) {
-	at := mail.At(now)
-	out := &wire.QueueSummary{
-		Queue: string(q.Name), Account: q.Name.Login(), Messages: q.Messages, Bytes: q.Bytes,
-		NextAttempt: q.Next.Std(), NextCause: q.Cause.String(), Failing: q.Failing, Failures: q.Failures,
-		LastAttempt: q.LastAttempt.Std(), LastCause: q.LastCause.String(), LastOutcome: q.LastOutcome.String(), LastWords: q.LastWords,
-		LastRemote: q.LastRemote, LastBanner: q.LastBanner, LastSuccess: q.LastSuccess.Std(), LastLogin: q.LastLogin.Std(),
-		LastTrigger: q.LastLoginTrigger.Std(), Debounced: q.Debounced, Hold: holdOut(q.Hold),
-	}
-	if q.Claim != nil && q.Claim.Until > at {
-		out.Active = q.Claim.Node
-	}
-	sus, err := s.deps.Node.Spool().Suspended(q.Name, at)
-	if err != nil {
-		return nil, err
-	}
-	if sus != nil {
-		out.Suspended = string(sus.Scope)
-	}
-	if out.Account != "" {
-		if err := s.addQuota(out); err != nil {
-			return nil, err
-		}
-	}
-	if q.Messages == 0 {
-		return out, nil
-	}
-	return out, s.addAges(out, q.Name, ages, at)
-}
-
-func (s *Server) addQuota(out *wire.QueueSummary) error {
-	acct, err := s.deps.Node.Directory().Account(out.Account)
-	if err != nil || acct == nil {
-		return err
-	}
-	use, err := s.deps.Node.Quota().Of(out.Account)
-	if err != nil {
-		return err
-	}
-	_, limits := s.deps.Node.Settings()
-	out.QuotaBytes, out.UsedBytes = limits.QuotaOf(acct), use.Bytes
-	if out.QuotaBytes > 0 {
-		out.QuotaPercent = float64(int64(1000*float64(use.Bytes)/float64(out.QuotaBytes))) / 10
-	}
-	return nil
-}
-
-// addAges counts a queue's messages by age; without all only the oldest is looked
-// at, which comes first.
-func (s *Server) addAges(out *wire.QueueSummary, name spool.QueueName, all bool, now mail.Time) error {
-	rd := s.deps.Node.Spool()
-	var buckets wire.Buckets
-	var err error
-	for m := range rd.Messages(name, 0, &err) {
-		if out.Oldest.IsZero() {
-			out.Oldest = m.Arrived.Std()
-		}
-		if !all {
-			break
-		}
-		buckets[bucketOf(now.Sub(m.Arrived))]++
-	}
-	if all {
-		out.Ages = buckets[:]
-	}
-	if mail.KindOf(err) == mail.Broken {
-		return nil // a list of messages reports it
-	}
-	return err
-}
-
-func bucketOf(age time.Duration) int {
-	for i, minutes := range wire.Ages {
-		if age <= time.Duration(minutes)*time.Minute {
-			return i
-		}
-	}
-	return len(wire.Ages)
 }
 
 func (s *Server) holdQueue(ctx context.Context, in *struct {

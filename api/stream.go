@@ -95,7 +95,7 @@ func (l *lines) flush() {
 func pages[T any](from func(after *T, errp *error) iter.Seq[T], errp *error) iter.Seq[T] {
 	return func(yield func(T) bool) {
 		var last *T
-		page := make([]T, 0, pageRows)
+		var page []T // most queues are short
 		for {
 			page = page[:0]
 			var err error
