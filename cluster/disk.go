@@ -85,10 +85,10 @@ func (s stateLogger) Fatalf(format string, args ...any) {
 	runtime.Goexit()
 }
 
-// raftLogger gives hclog lines of raft and raft-wal to slog, warnings and above:
-// what they say below is about elections of a node that has no rival.
+// raftLogger gives hclog lines of raft and raft-wal to slog, errors only: what
+// they say below is about elections of a node that has no rival.
 func raftLogger(log *slog.Logger) hclog.Logger {
-	return hclog.New(&hclog.LoggerOptions{Name: "raft", Level: hclog.Warn, Output: slogWriter{log}, DisableTime: true})
+	return hclog.New(&hclog.LoggerOptions{Name: "raft", Level: hclog.Error, Output: slogWriter{log}, DisableTime: true})
 }
 
 type slogWriter struct{ log *slog.Logger }

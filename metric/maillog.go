@@ -78,7 +78,11 @@ func (m *MailLog) Attempted(queue, cause, remote, outcome string, sent int, word
 	if m == nil {
 		return
 	}
-	m.log.LogAttrs(context.Background(), slog.LevelInfo, "attempted", slog.String("queue", queue), slog.String("cause", cause),
+	attrs := []slog.Attr{slog.String("queue", queue), slog.String("cause", cause),
 		slog.String("remote", remote), slog.String("outcome", outcome), slog.Int("sent", sent),
-		slog.String("words", words), slog.Duration("took", took), slog.Time("next", next))
+		slog.String("words", words), slog.Duration("took", took)}
+	if !next.IsZero() { // zero: the queue is empty or held
+		attrs = append(attrs, slog.Time("next", next))
+	}
+	m.log.LogAttrs(context.Background(), slog.LevelInfo, "attempted", attrs...)
 }

@@ -158,6 +158,7 @@ func (n *Node) Run(ctx context.Context) error {
 			tier{{"api", n.api.Run}},
 		)
 		n.ready.Store(false)
+		n.log.Info("stopped", "node", n.opts.Config.Node.Name)
 	} else {
 		err = errors.Join(err, n.close())
 	}

@@ -55,6 +55,7 @@ func runTiers(ctx context.Context, log *slog.Logger, patience time.Duration, tie
 	case <-ctx.Done():
 	case err = <-failed:
 	}
+	log.Info("stopping: sessions may finish", "patience", patience)
 	for _, end := range ends {
 		end()
 	}
