@@ -4,7 +4,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"reflect"
 
+	"bsmtpd/kv"
 	"bsmtpd/mail"
 )
 
@@ -21,10 +23,18 @@ const (
 	entryVersion = 1
 	entryHeader  = 1 + 8
 
-	// MaxEntryBytes bounds an entry, so that an AppendEntries call of
-	// MaxAppendEntries stays below 16 MiB. A chunk of spool.ChunkBytes with
-	// its envelope of spool.MaxRecipients fits; see checkFits.
+	// MaxEntryBytes bounds an entry of several commands, so that an AppendEntries
+	// call of MaxAppendEntries stays small. A chunk of spool.ChunkBytes with
+	// its envelope of spool.MaxRecipients fits.
 	MaxEntryBytes = 512 << 10
+
+	// maxCommandBytes bounds one command, which then has an entry to itself; see
+	// checkFits. raft-wal takes no entry above 64 MiB.
+	maxCommandBytes = 4 << 20
+
+	// A command with fields of at least so many bytes is read before it is
+	// proposed. In fewer no list is longer than kv.Decode takes.
+	doubtfulBytes = 64 << 10
 
 	// targetEntryBytes is where coalescing stops.
 	targetEntryBytes = 256 << 10
@@ -40,6 +50,22 @@ type command struct {
 	version uint64
 	fields  []byte // CBOR
 	beside  []byte // a body or chunk, or nil
+}
+
+// checkFits refuses a command that could be written to the log but not be read
+// again: the log would bring it at every start, and stop the node every time.
+// fields is what c.fields was made of.
+func (c *command) checkFits(fields any) error {
+	if c.size() > maxCommandBytes {
+		return mail.Fail(mail.Invalid, fmt.Sprintf("a change of %d bytes; at most %d in one: split it", c.size(), maxCommandBytes))
+	}
+	if len(c.fields) < doubtfulBytes {
+		return nil
+	}
+	if err := kv.Decode(c.fields, reflect.New(reflect.TypeOf(fields)).Interface()); err != nil {
+		return &mail.Error{Op: "cluster", Kind: mail.Invalid, Err: fmt.Errorf("a change that is too large: %w", err)}
+	}
+	return nil
 }
 
 func (c *command) size() int { return len(c.fields) + len(c.beside) + 4*binary.MaxVarintLen64 }

@@ -165,7 +165,11 @@ func propose[R any](ctx context.Context, n *Node, kind Kind, c any, beside []byt
 	if err := n.Failed(); err != nil {
 		return zero, mail.Fail(mail.Unavailable, "the spool has failed: "+err.Error())
 	}
-	v, err := n.proposer.propose(ctx, command{kind: kind, version: rules[kind].version, fields: kv.Encode(c), beside: beside})
+	cmd := command{kind: kind, version: rules[kind].version, fields: kv.Encode(c), beside: beside}
+	if err := cmd.checkFits(c); err != nil {
+		return zero, err
+	}
+	v, err := n.proposer.propose(ctx, cmd)
 	if err != nil {
 		return zero, err
 	}
