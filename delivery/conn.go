@@ -152,6 +152,17 @@ func (c *conn) read() (answer, error) {
 	return a, nil
 }
 
+// chatters reports whether more has come than the reply just read: then that reply
+// may not be the answer that it is taken for. A 421 may come at any time.
+func (c *conn) chatters() bool {
+	n := min(c.r.Buffered(), 3)
+	if n == 0 {
+		return false
+	}
+	b, _ := c.r.Peek(n)
+	return string(b) != "421"[:n]
+}
+
 // explain says what a failure of the network means here.
 func (c *conn) explain(err error) error {
 	var n *nonsense

@@ -19,6 +19,7 @@ type memNet struct {
 	mu        sync.Mutex // guards what follows
 	listeners map[string]*memListener
 	silent    map[string]bool // addresses that never answer
+	latency   time.Duration   // one way
 	dials     []string        // "source > destination"
 	ports     uint16
 }
@@ -52,7 +53,7 @@ func (n *memNet) Dial(ctx context.Context, _ string, local netip.Addr, address s
 	n.ports++
 	src := netip.AddrPortFrom(local, n.ports)
 	n.dials = append(n.dials, local.String()+" > "+address)
-	l, silent := n.listeners[address], n.silent[address]
+	l, silent, latency := n.listeners[address], n.silent[address], n.latency
 	n.mu.Unlock()
 	if silent {
 		<-ctx.Done()
@@ -62,7 +63,9 @@ func (n *memNet) Dial(ctx context.Context, _ string, local netip.Addr, address s
 		return nil, fmt.Errorf("dial tcp %s: connection refused", address)
 	}
 	dest := net.TCPAddrFromAddrPort(netip.MustParseAddrPort(address))
+	time.Sleep(2 * latency)
 	a, b := newHalf(), newHalf()
+	a.latency, b.latency = latency, latency
 	mine := &memConn{r: a, w: b, local: net.TCPAddrFromAddrPort(src), remote: dest}
 	theirs := &memConn{r: b, w: a, local: dest, remote: net.TCPAddrFromAddrPort(src)}
 	select {
@@ -118,7 +121,14 @@ type half struct {
 	gone     bool // the reader has closed
 	deadline time.Time
 	changed  chan struct{} // closed and replaced at each change
-	segments []int         // sizes of the writes
+	segments [][]byte      // the writes, small ones only
+	latency  time.Duration
+	arrives  []arrival // of what is in buf, in order
+}
+
+type arrival struct {
+	at time.Time
+	n  int
 }
 
 const halfBytes = 256 << 10
@@ -139,8 +149,16 @@ func (h *half) read(p []byte) (int, error) {
 			h.mu.Unlock()
 			return 0, net.ErrClosed
 		case len(h.buf) > 0:
-			n := copy(p, h.buf)
+			if wait := time.Until(h.arrives[0].at); wait > 0 {
+				h.mu.Unlock()
+				time.Sleep(wait)
+				continue
+			}
+			n := copy(p[:min(len(p), h.arrives[0].n)], h.buf)
 			h.buf = h.buf[n:]
+			if h.arrives[0].n -= n; h.arrives[0].n == 0 {
+				h.arrives = h.arrives[1:]
+			}
 			h.tell()
 			h.mu.Unlock()
 			return n, nil
@@ -166,7 +184,9 @@ func (h *half) read(p []byte) (int, error) {
 func (h *half) write(p []byte) (int, error) {
 	total := 0
 	h.mu.Lock()
-	h.segments = append(h.segments, len(p))
+	if len(p) < 16<<10 {
+		h.segments = append(h.segments, append([]byte(nil), p...))
+	}
 	h.mu.Unlock()
 	for len(p) > 0 {
 		h.mu.Lock()
@@ -178,6 +198,7 @@ func (h *half) write(p []byte) (int, error) {
 		case len(h.buf) < halfBytes:
 			n := min(len(p), halfBytes-len(h.buf))
 			h.buf = append(h.buf, p[:n]...)
+			h.arrives = append(h.arrives, arrival{time.Now().Add(h.latency), n})
 			p, total = p[n:], total+n
 			h.tell()
 			h.mu.Unlock()

@@ -33,7 +33,6 @@ type mx struct {
 	mail  []arrived
 	lines []string // every command line
 	conns int
-	tails []string // last segment of each DATA, where the network tells
 	l     net.Listener
 	wg    sync.WaitGroup
 	open  map[net.Conn]bool

@@ -99,6 +99,11 @@ func (p *pipe) read() {
 			return
 		}
 		p.mu.Lock()
+		if len(p.led.expects) == 1 && p.c.chatters() {
+			p.mu.Unlock()
+			p.lose(&nonsense{"the server sent more answers than it was asked for"})
+			return
+		}
 		done, err := p.led.answered(a.Reply)
 		if err == nil {
 			p.expectSoon()
