@@ -18,6 +18,7 @@ import (
 
 	"bsmtpd/api"
 	"bsmtpd/bounce"
+	"bsmtpd/delivery"
 	"bsmtpd/directory"
 	"bsmtpd/login"
 	"bsmtpd/mail"
@@ -29,10 +30,11 @@ import (
 type Config struct {
 	Node Node `key:"node" doc:"The node itself: its name, its data, its log and how it keeps the spool."`
 
-	SMTPD  smtpd.Config  `key:"smtpd" doc:"The edge: where mail comes in."`
-	Login  login.Config  `key:"login" doc:"How the node learns that a customer is online. The HTTP hook belongs to the API."`
-	Bounce bounce.Config `key:"bounce" doc:"Notifications to senders about what became of their mail (RFC 3464)."`
-	API    api.Config    `key:"api" doc:"The HTTP API: the one door for commands, hooks, pages and metrics. The admin socket in the data directory is always there."`
+	SMTPD    smtpd.Config    `key:"smtpd" doc:"The edge: where mail comes in."`
+	Login    login.Config    `key:"login" doc:"How the node learns that a customer is online. The HTTP hook belongs to the API."`
+	Delivery delivery.Config `key:"delivery" doc:"How mail goes out: the pushes to customers' servers, and mail to the world."`
+	Bounce   bounce.Config   `key:"bounce" doc:"Notifications to senders about what became of their mail (RFC 3464)."`
+	API      api.Config      `key:"api" doc:"The HTTP API: the one door for commands, hooks, pages and metrics. The admin socket in the data directory is always there."`
 
 	Spool Spool `key:"spool" doc:"When queued mail is tried and how long it is kept. These settings belong to the cluster: the leader's are in force on every node."`
 	Quota Quota `key:"quota" doc:"How much an account may hold, mailbox and queue together, when the account itself says nothing. These settings belong to the cluster: the leader's are in force on every node."`
