@@ -7,8 +7,10 @@ import (
 	"io"
 	"strings"
 	"testing"
+	"time"
 
 	"bsmtpd/api/wire"
+	"bsmtpd/directory"
 	"bsmtpd/mail"
 )
 
@@ -70,6 +72,16 @@ func TestADryRunOfAnImportWritesNothing(t *testing.T) {
 	wantKind(t, err, mail.NotFound, "jansen")
 }
 
+// await waits until an account is there.
+func (w *town) await(login string) {
+	for {
+		if a, err := w.Directory().Account(mail.Login(login)); a != nil || err != nil {
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
 func TestAnImportShowsProgressBeforeTheFileEnds(t *testing.T) {
 	w := newTown(t)
 	r, file := io.Pipe()
@@ -80,11 +92,14 @@ func TestAnImportShowsProgressBeforeTheFileEnds(t *testing.T) {
 		done <- err
 	}()
 	fmt.Fprintln(file, "login")
-	line := func(i int) { fmt.Fprintf(file, "a%d\n", i) }
-	// Lines go on until progress is heard, so that no pace is assumed.
+	// Batches go on until progress is heard, so that no pace is assumed; each waits
+	// until it is written, so that none pile up.
 	var first wire.Progress
 	for i := 0; first.Seen == 0; i++ {
-		line(i)
+		for j := range directory.MaxBatch {
+			fmt.Fprintf(file, "a%dx%d\n", i, j)
+		}
+		w.await(fmt.Sprintf("a%dx%d", i, directory.MaxBatch-1))
 		select {
 		case first = <-told:
 		default:
@@ -107,14 +122,7 @@ func TestAnImportThatTheNodeCannotCommitSaysHowFarItCame(t *testing.T) {
 		for i := range 500 {
 			fmt.Fprintf(file, "a%d\n", i)
 		}
-		for {
-			if _, err := w.Directory().Account("a499"); err != nil {
-				break
-			}
-			if a, _ := w.Directory().Account("a499"); a != nil {
-				break
-			}
-		}
+		w.await("a499")
 		w.mu.Lock()
 		w.fail = &mail.Error{Kind: mail.Unavailable, Err: errors.New("no leader")}
 		w.mu.Unlock()
