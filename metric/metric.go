@@ -44,6 +44,13 @@ func (r *Registry) Gauge(name, help string) prometheus.Gauge {
 	return g
 }
 
+// Gauges makes a gauge with labels; see Counters for their values.
+func (r *Registry) Gauges(name, help string, labels ...string) *prometheus.GaugeVec {
+	g := prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: Namespace, Name: name, Help: help}, labels)
+	r.reg.MustRegister(g)
+	return g
+}
+
 // GaugeFunc makes a value that is computed when it is read.
 func (r *Registry) GaugeFunc(name, help string, f func() float64) {
 	r.reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: Namespace, Name: name, Help: help}, f))

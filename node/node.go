@@ -45,6 +45,7 @@ type Node struct {
 
 	cluster  *cluster.Node
 	space    *space
+	figures  *figures
 	smtpd    *smtpd.Server
 	login    *login.Server
 	delivery *delivery.Pusher
@@ -100,6 +101,7 @@ func (n *Node) build() error {
 	c, h, cl := n.opts.Config, n.opts.Host, n.cluster
 	mailLog := metric.NewMailLog(n.log)
 	n.space = newSpace(h.FS, c.Node.DataDir, c.Node.LowSpace, n.log, n.reg, n.spaceChanged)
+	n.figures = newFigures(cl.Spool, n.log, n.reg)
 	var err error
 	edge := c.SMTPD
 	if edge.Hostname == "" {
@@ -154,7 +156,7 @@ func (n *Node) Run(ctx context.Context) error {
 		n.log.Info("ready", "node", n.opts.Config.Node.Name, "version", n.opts.Version, "listens", n.Listens())
 		err = runTiers(ctx, n.log, n.opts.Config.Node.StopTimeout,
 			tier{{"smtpd", n.smtpd.Run}, {"login", n.login.Run}},
-			tier{{"delivery", n.delivery.Run}, {"house", n.house.Run}, {"bounce", n.bounce.Run}, {"space", n.space.run}, {"config", n.watch}},
+			tier{{"delivery", n.delivery.Run}, {"house", n.house.Run}, {"bounce", n.bounce.Run}, {"space", n.space.run}, {"figures", n.figures.run}, {"config", n.watch}},
 			tier{{"api", n.api.Run}},
 		)
 		n.ready.Store(false)
