@@ -183,6 +183,9 @@ func (n *Node) startRaft() error {
 	conf.LeaderLeaseTimeout = 50 * time.Millisecond
 	addr, trans := raft.NewInmemTransport(raft.ServerAddress(n.opts.Node))
 	logs := &syncedLog{WAL: n.wal, node: n}
+	if err := n.forgetHalfStart(); err != nil {
+		return err
+	}
 	exists, err := raft.HasExistingState(logs, n.wal, n.snaps)
 	if err != nil {
 		return fmt.Errorf("look for an existing log: %w", err)
@@ -199,6 +202,18 @@ func (n *Node) startRaft() error {
 	}
 	n.proposer = newProposer(n)
 	return nil
+}
+
+// forgetHalfStart makes a start that ended between raft's two first writes, the
+// term and the entry, as if it had not been: with a term alone raft neither makes
+// the first entry nor ever finds a leader. Only a log that never held an entry is
+// touched: see checkContinuity.
+func (n *Node) forgetHalfStart() error {
+	last, err := n.wal.LastIndex()
+	if err != nil || last > 0 || n.identity.Ready {
+		return err
+	}
+	return n.wal.SetUint64([]byte("CurrentTerm"), 0)
 }
 
 // WaitReady returns when this node has applied everything that was committed
