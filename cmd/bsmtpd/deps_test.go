@@ -48,7 +48,8 @@ var folderRules = []folderRule{
 
 	{"cluster", "mail kv host metric " + deciders, "github.com/hashicorp github.com/fxamacker/cbor github.com/cockroachdb/pebble " + common},
 
-	{"smtpd", forDoers + " filter", "github.com/emersion github.com/pires/go-proxyproto " + common},
+	{"smtpd", forDoers + " filter smtpd/strict", "github.com/emersion github.com/pires/go-proxyproto " + common},
+	{"smtpd/strict", "mail", ""}, // what may pass between the network and the protocol
 	{"login", forDoers, "layeh.com/radius " + common},
 	{"delivery", forDoers, common},
 	{"bounce", forDoers, common},
