@@ -39,12 +39,13 @@ func (s *Server) handlers() (admin, tcp http.Handler) {
 		writeProblem(w, http.StatusNotFound, mail.NotFound, fmt.Sprintf("there is no %s %s; see %s/openapi.json", r.Method, r.URL.Path, wire.Prefix))
 	})
 
+	doc := newDocument(a)
 	open := http.NewServeMux()
-	s.openPages(open, a)
+	s.openPages(open, doc)
 	open.Handle("/", s.bearer(calls))
 
 	own := http.NewServeMux()
-	s.openPages(own, a)
+	s.openPages(own, doc)
 	own.HandleFunc("GET /debug/pprof/", pprof.Index)
 	own.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
 	own.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
@@ -54,8 +55,24 @@ func (s *Server) handlers() (admin, tcp http.Handler) {
 	return s.guard("socket", own), s.guard("tcp", open)
 }
 
+// document is the OpenAPI document. It is made once, at the start: huma's own page
+// makes it at the first call, without a lock.
+type document struct{ json, yaml []byte }
+
+func newDocument(a huma.API) document {
+	js, err := a.OpenAPI().MarshalJSON()
+	if err != nil {
+		panic("api: the OpenAPI document cannot be written: " + err.Error())
+	}
+	yaml, err := a.OpenAPI().YAML()
+	if err != nil {
+		panic("api: the OpenAPI document cannot be written: " + err.Error())
+	}
+	return document{js, yaml}
+}
+
 // openPages need no token.
-func (s *Server) openPages(mux *http.ServeMux, a huma.API) {
+func (s *Server) openPages(mux *http.ServeMux, doc document) {
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
 		if why := s.deps.NotReady(); len(why) > 0 {
@@ -67,22 +84,13 @@ func (s *Server) openPages(mux *http.ServeMux, a huma.API) {
 	})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(s.deps.Metrics.Gatherer(), promhttp.HandlerOpts{
 		MaxRequestsInFlight: 4, Timeout: 30 * time.Second}))
-	// Made once, here: huma's own page makes it at the first call, without a lock.
-	doc, err := a.OpenAPI().MarshalJSON()
-	if err != nil {
-		panic("api: the OpenAPI document cannot be written: " + err.Error())
-	}
-	yaml, err := a.OpenAPI().YAML()
-	if err != nil {
-		panic("api: the OpenAPI document cannot be written: " + err.Error())
-	}
 	mux.HandleFunc("GET "+wire.Prefix+"/openapi.json", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/openapi+json")
-		w.Write(doc)
+		w.Write(doc.json)
 	})
 	mux.HandleFunc("GET "+wire.Prefix+"/openapi.yaml", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/openapi+yaml")
-		w.Write(yaml)
+		w.Write(doc.yaml)
 	})
 }
 
