@@ -15,7 +15,7 @@ import (
 )
 
 var (
-	declared = regexp.MustCompile(`\.(Counter|Counters|Gauge|GaugeFunc|Seconds|Sizes)\(\s*"([a-z0-9_]+)"`)
+	declared = regexp.MustCompile(`\.(Counters?|Gauges?|GaugeFunc|Seconds|Sizes)\(\s*"([a-z0-9_]+)"`)
 	raw      = regexp.MustCompile(`NewDesc\(\s*(?:metric\.Namespace\s*\+\s*"_|"bsmtpd_)([a-z0-9_]+)"`)
 	used     = regexp.MustCompile(`bsmtpd_[a-z0-9_]+`)
 	suffix   = regexp.MustCompile(`_(bucket|sum|count)$`)
