@@ -117,7 +117,7 @@ func (w *world) hash() string {
 // A node whose power fails at any write of its first start is no worse off than
 // one that never started, except that --init may have to be said.
 func TestAPowerCutDuringTheFirstStart(t *testing.T) {
-	for cut := int64(1); ; cut += 5 {
+	for cut := int64(1); ; cut += 11 {
 		disk := vfs.NewCrashableMem()
 		var after *vfs.MemFS
 		count := &countingFS{FS: host.MadeFS(disk)}
