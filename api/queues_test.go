@@ -379,3 +379,14 @@ func TestTheStatusCountsWhatIsWaiting(t *testing.T) {
 		t.Fatalf("%+v", st)
 	}
 }
+
+func TestMailThatComesAfterAnActionBeganIsNotActedOn(t *testing.T) {
+	w := newTown(t)
+	w.account("jansen")
+	w.mail("account/jansen", "a@b.example", "x@jansen.example", 50, time.Minute)
+	w.mail("account/jansen", "", "x@jansen.example", 50, -time.Hour) // such as the notification of a bounce
+	p, err := w.admin.Act(w.ctx(), wire.Action{Action: "bounce", Filter: &wire.Filter{Account: "jansen"}}, nil)
+	if err != nil || p.Seen != 1 || p.Done != 1 {
+		t.Fatal(p, err)
+	}
+}
