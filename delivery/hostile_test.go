@@ -120,7 +120,7 @@ func TestAYesBeforeTheEndOfTheBodyIsNotBelieved(t *testing.T) {
 func TestUnreachableServerIsTriedAgainAfterTwentyMinutes(t *testing.T) {
 	story(t, func(t *testing.T, w *world) {
 		m := w.jansen(&mx{offers: allOffers})
-		w.net.silent[jansensServer] = true
+		w.net.silence(jansensServer, true)
 		began := time.Now()
 		w.keptAfter(15*time.Second, spool.OutcomeFailed, "no connection to 192.0.2.10:25 within 10s")
 		w.mail("jansen", "second\r\n") // is not tried: the server is known to be away
@@ -128,7 +128,7 @@ func TestUnreachableServerIsTriedAgainAfterTwentyMinutes(t *testing.T) {
 		if n := len(w.net.dialled()); n != 1 {
 			t.Fatal(n, "connections were tried")
 		}
-		w.net.silent[jansensServer] = false
+		w.net.silence(jansensServer, false)
 		w.pass(time.Minute)
 		w.left(jansensQueue, 0)
 		if got := m.bodies(); got != "hello second" {
@@ -222,8 +222,8 @@ func TestServerThatEndsConnectionsAfterSomeMessages(t *testing.T) {
 		w.pusher.Pause(false)
 		w.pass(time.Minute)
 		w.left(jansensQueue, 0)
-		if got := m.bodies(); got != strings.TrimSpace(want) || m.conns != 4 {
-			t.Fatal(got, m.conns)
+		if got := m.bodies(); got != strings.TrimSpace(want) || m.connections() != 4 {
+			t.Fatal(got, m.connections())
 		}
 	})
 }
@@ -246,8 +246,8 @@ func TestServerOutOfStepGetsTheMessageAgain(t *testing.T) {
 		w.pusher.Pause(false)
 		w.pass(time.Minute)
 		w.left(jansensQueue, 0)
-		if got := m.bodies(); got != "1 2 3" || m.conns != 1 {
-			t.Fatal(got, m.conns)
+		if got := m.bodies(); got != "1 2 3" || m.connections() != 1 {
+			t.Fatal(got, m.connections())
 		}
 	})
 }
@@ -261,8 +261,8 @@ func TestBrokenPromiseOfChunking(t *testing.T) {
 		w.mail("jansen", "2\r\n")
 		w.pass(time.Second)
 		w.left(jansensQueue, 0)
-		if got := m.got(); len(got) != 2 || !strings.HasPrefix(got[0].body, "1\r\nMAIL") || m.conns != 2 {
-			t.Fatal(got, m.conns)
+		if got := m.got(); len(got) != 2 || !strings.HasPrefix(got[0].body, "1\r\nMAIL") || m.connections() != 2 {
+			t.Fatal(got, m.connections())
 		}
 	})
 }
@@ -313,8 +313,8 @@ func TestLongSessionGivesTheNextOneItsTurn(t *testing.T) {
 		w.pusher.Pause(false)
 		w.pass(3 * time.Hour)
 		w.left(jansensQueue, 0)
-		if len(m.got()) != 12 || m.conns != 2 {
-			t.Fatal(len(m.got()), "messages over", m.conns, "connections")
+		if len(m.got()) != 12 || m.connections() != 2 {
+			t.Fatal(len(m.got()), "messages over", m.connections(), "connections")
 		}
 	})
 }

@@ -76,6 +76,12 @@ func (n *memNet) Dial(ctx context.Context, _ string, local netip.Addr, address s
 	}
 }
 
+func (n *memNet) silence(address string, on bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.silent[address] = on
+}
+
 func (n *memNet) dialled() []string {
 	n.mu.Lock()
 	defer n.mu.Unlock()

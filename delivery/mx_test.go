@@ -67,10 +67,11 @@ func (m *mx) serve(l net.Listener) {
 			}
 			m.mu.Lock()
 			m.conns++
+			number := m.conns
 			m.open[nc] = true
 			m.mu.Unlock()
 			m.wg.Go(func() {
-				c := &mxConn{mx: m, nc: nc, r: bufio.NewReader(nc), n: m.conns}
+				c := &mxConn{mx: m, nc: nc, r: bufio.NewReader(nc), n: number}
 				c.run()
 				nc.Close()
 				m.mu.Lock()
@@ -95,6 +96,18 @@ func (m *mx) got() []arrived {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return append([]arrived(nil), m.mail...)
+}
+
+func (m *mx) connections() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.conns
+}
+
+func (m *mx) setFinal(f func(*mxConn, *arrived) string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.final = f
 }
 
 func (m *mx) said() string {
@@ -260,8 +273,11 @@ func (c *mxConn) end(body string) bool {
 	c.open, c.to = false, nil
 	c.count++
 	reply := fmt.Sprintf("250 2.0.0 ok %d", c.count)
-	if c.mx.final != nil {
-		reply = c.mx.final(c, &a)
+	c.mx.mu.Lock()
+	final := c.mx.final
+	c.mx.mu.Unlock()
+	if final != nil {
+		reply = final(c, &a)
 	}
 	if strings.HasPrefix(reply, "250") || reply == "keep and drop" {
 		c.mx.mu.Lock()

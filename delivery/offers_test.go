@@ -319,8 +319,8 @@ func TestTLSPolicies(t *testing.T) {
 				w.dir.put("jansen", directory.Account{Route: directory.Route{Host: "192.0.2.10", Port: 25, TLS: tc.policy}})
 				w.mail("jansen", "hello\r\n")
 				w.pass(time.Second)
-				if m.conns != tc.conns {
-					t.Error(m.conns, "connections")
+				if m.connections() != tc.conns {
+					t.Error(m.connections(), "connections")
 				}
 				if tc.words != "" {
 					w.left(jansensQueue, 1)

@@ -7,6 +7,7 @@ import (
 	"iter"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -24,13 +25,13 @@ func TestNewMailGoesOverTheSameConnection(t *testing.T) {
 		}
 		w.pass(time.Second)
 		w.left(jansensQueue, 0)
-		if m.bodies() != "0 1 2 3 4" || m.conns != 1 {
-			t.Fatal(m.bodies(), m.conns)
+		if m.bodies() != "0 1 2 3 4" || m.connections() != 1 {
+			t.Fatal(m.bodies(), m.connections())
 		}
 		w.mail("jansen", "late\r\n")
 		w.pass(time.Second)
-		if w.left(jansensQueue, 0); m.conns != 2 {
-			t.Fatal(m.conns)
+		if w.left(jansensQueue, 0); m.connections() != 2 {
+			t.Fatal(m.connections())
 		}
 		if n := w.metric("delivery_sessions_total"); n != 2 {
 			t.Fatal(n, "sessions")
@@ -92,7 +93,7 @@ func TestHeldAndPostponedMessagesArePassedOver(t *testing.T) {
 		w.mail("jansen", "new\r\n")
 		w.pass(time.Second)
 		w.left(jansensQueue, 2)
-		if m.bodies() != "new" || m.conns != 2 {
+		if m.bodies() != "new" || m.connections() != 2 {
 			t.Fatal(m.bodies())
 		}
 		w.pass(20 * time.Minute)
@@ -139,7 +140,7 @@ func TestOperatorsChangeEndsTheSession(t *testing.T) {
 func TestStopDuringTheSearchForAServerIsHeard(t *testing.T) {
 	story(t, func(t *testing.T, w *world) {
 		w.jansen(&mx{offers: allOffers})
-		w.net.silent[jansensServer] = true
+		w.net.silence(jansensServer, true)
 		id := w.mail("jansen", "1\r\n")
 		w.pass(time.Second)
 		if got := w.act(spool.Act{Action: spool.ActRemove, Items: []spool.Item{{Queue: jansensQueue, ID: id}}, By: "op"}); len(got.Busy) != 1 {
@@ -214,7 +215,7 @@ func TestUnreportedMailMayArriveTwiceAndIsCounted(t *testing.T) {
 			t.Fatal(n)
 		}
 		w.setDown(nil)
-		m.final = nil
+		m.setFinal(nil)
 		w.pass(10 * time.Minute) // until the claim has ended
 		w.left(jansensQueue, 0)
 		if len(m.got()) != 2 {
@@ -352,12 +353,12 @@ func TestWakesAreBoundedAndKeepTheMostUrgentCause(t *testing.T) {
 // brokenRows fail in ways that rows do not.
 type brokenRows struct {
 	Rows
-	panics bool
+	panics atomic.Bool
 	body   error
 }
 
 func (b *brokenRows) Messages(q spool.QueueName, after mail.ID, err *error) iter.Seq[spool.Message] {
-	if b.panics {
+	if b.panics.Load() {
 		panic("a bug")
 	}
 	return b.Rows.Messages(q, after, err)
@@ -373,7 +374,8 @@ func (b *brokenRows) Body(id spool.BodyID) (io.ReadCloser, error) {
 func TestPanicEndsOneSessionOnly(t *testing.T) {
 	story(t, func(t *testing.T, w *world) {
 		w.stop()
-		rows := &brokenRows{Rows: w.pusher.Rows, panics: true}
+		rows := &brokenRows{Rows: w.pusher.Rows}
+		rows.panics.Store(true)
 		w.pusher.Rows = rows
 		w.ended = make(chan struct{})
 		w.start()
@@ -382,7 +384,7 @@ func TestPanicEndsOneSessionOnly(t *testing.T) {
 		if w.metric("delivery_panics_total") != 1 {
 			t.Fatal("not counted")
 		}
-		rows.panics = false
+		rows.panics.Store(false)
 		w.pass(20 * time.Minute)
 		if w.left(jansensQueue, 0); len(m.got()) != 1 {
 			t.Fatal(m.got())
@@ -417,8 +419,8 @@ func TestSeveralConnectionsShareAQueue(t *testing.T) {
 		w.pusher.Pause(false)
 		w.pass(10 * time.Second)
 		w.left(jansensQueue, 0)
-		if len(m.got()) != 40 || m.conns != 4 {
-			t.Fatal(len(m.got()), m.conns)
+		if len(m.got()) != 40 || m.connections() != 4 {
+			t.Fatal(len(m.got()), m.connections())
 		}
 	}, func(c *Config) { c.ConnectionsPerAccount = 4 })
 }
@@ -439,7 +441,7 @@ func TestBandwidthIsLimited(t *testing.T) {
 func TestHousekeeping(t *testing.T) {
 	story(t, func(t *testing.T, w *world) {
 		m := w.jansen(&mx{offers: allOffers})
-		w.net.silent[jansensServer] = true
+		w.net.silence(jansensServer, true)
 		w.mail("jansen", "x\r\n")
 		w.pass(time.Minute)
 		w.stop() // the planner is gone; the housekeeper alone brings the queue back
@@ -463,7 +465,7 @@ func TestHousekeeping(t *testing.T) {
 		if n := w.metric("delivery_sweeps_total"); n != 2 {
 			t.Fatal(n, "sweeps while another node keeps house")
 		}
-		w.net.silent[jansensServer] = false
+		w.net.silence(jansensServer, false)
 		w.ended = make(chan struct{})
 		w.start()
 		w.pass(time.Second)
@@ -478,7 +480,7 @@ func TestLostScheduleRowIsRepaired(t *testing.T) {
 	story(t, func(t *testing.T, w *world) {
 		m := w.jansen(&mx{offers: allOffers})
 		go w.pusher.NewHousekeeper(w, spool.Reader{R: w.db}).Run(t.Context())
-		w.net.silent[jansensServer] = true
+		w.net.silence(jansensServer, true)
 		w.mail("jansen", "x\r\n")
 		w.pass(time.Minute)
 		b := w.db.Begin()
@@ -498,7 +500,7 @@ func TestLostScheduleRowIsRepaired(t *testing.T) {
 		if n, _ := (spool.Reader{R: w.db}).WithoutNext(mail.At(time.Now())); n != 1 {
 			t.Fatal("the row is still there", keys)
 		}
-		w.net.silent[jansensServer] = false
+		w.net.silence(jansensServer, false)
 		w.pass(6 * time.Minute)
 		w.left(jansensQueue, 0)
 		if n := w.metric("delivery_repaired_total"); n != 1 || len(m.got()) != 1 {

@@ -62,8 +62,8 @@ func TestOrderOfArrivalIsKept(t *testing.T) {
 		if got := m.bodies(); got != strings.TrimSpace(want) {
 			t.Fatal(got)
 		}
-		if m.conns != 1 {
-			t.Fatal(m.conns, "connections")
+		if m.connections() != 1 {
+			t.Fatal(m.connections(), "connections")
 		}
 	})
 }
