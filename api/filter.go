@@ -159,7 +159,7 @@ func stateOf(m *spool.Message, q *spool.Queue, stopped bool, now mail.Time) stri
 
 func (m *matcher) wants(msg *spool.Message) bool {
 	age := m.now.Sub(msg.Arrived)
-	if age < m.minAge || m.maxAge > 0 && age > m.maxAge || msg.Size < m.minSize || m.maxSize > 0 && msg.Size > m.maxSize ||
+	if m.minAge > 0 && age < m.minAge || m.maxAge > 0 && age > m.maxAge || msg.Size < m.minSize || m.maxSize > 0 && msg.Size > m.maxSize ||
 		m.arrived > 0 && msg.Arrived > m.arrived || !m.sender.match(msg.From) {
 		return false
 	}
