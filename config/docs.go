@@ -21,7 +21,7 @@ A setting comes from four places; a later one wins:
 
 A key that does not exist, a value of the wrong kind and a value that is not
 possible are errors, all reported at once with file and line;
-` + "`bsmtpd check-config`" + ` does only that, and prints what is in force.
+` + "`bsmtpd check-config`" + ` does only that; with ` + "`--dump`" + ` it prints every value in force.
 
 The file is read again when it changes and on SIGHUP. Keys that are live take
 effect at once, the others at the next start; the log names both. A file with a
