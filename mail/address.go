@@ -74,14 +74,17 @@ func ParseAddress(s string) (Address, error) {
 		return "", fmt.Errorf("address %q: %w", s, err)
 	}
 	if strings.HasPrefix(domain, "[") {
-		if !strings.HasSuffix(domain, "]") || strings.ContainsAny(domain, " \t\r\n\x00<>") || !isASCII(domain) {
-			return "", fmt.Errorf("address %q: the address literal is not closed", s)
+		if err := checkLiteral(domain); err != nil {
+			return "", fmt.Errorf("address %q: %w", s, err)
 		}
 		return Address(local + "@" + strings.ToLower(domain)), nil
 	}
 	d, err := ParseDomain(domain)
 	if err != nil {
 		return "", fmt.Errorf("address %q: %w", s, err)
+	}
+	if n := len(local) + 1 + len(d); n > maxAddressBytes {
+		return "", fmt.Errorf("address of %d bytes is longer than %d", n, maxAddressBytes)
 	}
 	return Address(local + "@" + string(d)), nil
 }
@@ -94,12 +97,13 @@ func ParseDomain(s string) (Domain, error) {
 	switch {
 	case s == "":
 		return "", errors.New("the domain is empty")
-	case len(s) > maxDomainBytes:
-		return "", fmt.Errorf("domain of %d bytes is longer than %d", len(s), maxDomainBytes)
 	case !utf8.ValidString(s):
 		return "", errors.New("the domain is not valid UTF-8")
 	}
-	s = strings.ToLower(s)
+	s = strings.ToLower(s) // which can make it longer
+	if len(s) > maxDomainBytes {
+		return "", fmt.Errorf("domain of %d bytes is longer than %d", len(s), maxDomainBytes)
+	}
 	for label := range strings.SplitSeq(s, ".") {
 		if err := checkLabel(label); err != nil {
 			return "", fmt.Errorf("domain %q: %w", s, err)
@@ -123,6 +127,21 @@ func checkLabel(label string) error {
 			continue
 		}
 		return fmt.Errorf("label %q has the character %q", label, r)
+	}
+	return nil
+}
+
+// checkLiteral checks an address literal's characters: dcontent of RFC 5321
+// section 4.1.3, without angle brackets, between brackets.
+func checkLiteral(domain string) error {
+	n := len(domain)
+	if n < 3 || domain[n-1] != ']' {
+		return errors.New("the address literal is empty or not closed")
+	}
+	for _, r := range domain[1 : n-1] {
+		if r <= ' ' || r >= 0x7f || strings.ContainsRune(`[\]<>`, r) {
+			return fmt.Errorf("the address literal has the character %q", r)
+		}
 	}
 	return nil
 }
@@ -202,7 +221,9 @@ const maxLoginBytes = 64
 // That keeps it usable as the local part of the account's own address and as a
 // file name.
 func ParseLogin(s string) (Login, error) {
-	s = strings.ToLower(s)
+	if isASCII(s) { // the Kelvin sign's lower case is a k
+		s = strings.ToLower(s)
+	}
 	if s == "" {
 		return "", errors.New("the login is empty")
 	}
