@@ -43,11 +43,12 @@ func (s *Server) sendLogin(ctx context.Context, in *struct{ Body wire.LoginEvent
 	if err != nil {
 		return nil, err
 	}
-	if seen.Unknown {
-		return nil, mail.Fail(mail.NotFound, fmt.Sprintf("there is no account %s", login))
-	}
+	s.log.Info("login", "event", in.Body.Event, "login", login, "source", ev.Source, "from", callerOf(ctx).Name, "address", in.Body.Address,
+		"unknown", seen.Unknown, "debounced", seen.Debounced, "queued", seen.Queued)
+	// An unknown login is no error of the caller: an access server that got one
+	// would send the event again for ever, and later events would wait behind it.
 	return &body[wire.LoginResult]{wire.LoginResult{
-		Login: login, Online: seen.Online, Duplicate: seen.Duplicate, Triggered: seen.Triggers && !seen.Debounced && seen.Queued > 0,
+		Login: login, Unknown: seen.Unknown, Online: seen.Online, Duplicate: seen.Duplicate, Triggered: seen.Triggers && !seen.Debounced && seen.Queued > 0,
 		Debounced: seen.Debounced, Double: doubleNames[seen.Double], Queued: seen.Queued,
 	}}, nil
 }

@@ -45,6 +45,10 @@ func openIdentity(h host.Host, dir, node string, init bool, now mail.Time) (Iden
 	case err != nil:
 		return Identity{}, fmt.Errorf("read data directory: %w", err)
 	}
+	// What is in it is the customers' mail, whatever an installer thought.
+	if err := h.FS.Chmod(dir, 0o700); err != nil {
+		return Identity{}, fmt.Errorf("close the data directory to others: %w", err)
+	}
 	names = slices.DeleteFunc(names, func(n string) bool {
 		return n == "lost+found" || n == identityName+".tmp" // a fresh file system; a crash while it was written
 	})

@@ -124,7 +124,7 @@ func (n *Node) build() error {
 	})
 	n.house = n.delivery.NewHousekeeper(cl, cl.Spool())
 	n.api = api.New(c.API, api.Deps{
-		Node: replicated{cl}, Host: h, Log: n.log, Metrics: n.reg, DataDir: c.Node.DataDir, Name: c.Node.Name,
+		Node: replicated{cl}, Host: h, Log: n.log, MailLog: mailLog, Metrics: n.reg, DataDir: c.Node.DataDir, Name: c.Node.Name,
 		Version: n.opts.Version, Hostname: n.hostname, Sources: n.delivery.Sources, NotReady: n.NotReady,
 		Leader: n.leader,
 	})

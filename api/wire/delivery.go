@@ -40,6 +40,7 @@ type LoginEvent struct {
 // LoginResult says what a login event led to.
 type LoginResult struct {
 	Login     mail.Login `json:"login"`
+	Unknown   bool       `json:"unknown,omitempty" doc:"no account has this login: nothing was recorded, and sending the event again will not help"`
 	Online    bool       `json:"online"`
 	Duplicate bool       `json:"duplicate"`
 	Triggered bool       `json:"triggered" doc:"an attempt was started"`

@@ -12,6 +12,7 @@ import (
 
 	"bsmtpd/api/client"
 	"bsmtpd/api/wire"
+	"bsmtpd/mail"
 )
 
 func loginCommand(a *app) *cobra.Command {
@@ -47,6 +48,9 @@ func loginSend(a *app) *cobra.Command {
 			r, err := cl.SendLogin(c.Context(), ev)
 			if err != nil {
 				return err
+			}
+			if r.Unknown {
+				return mail.Fail(mail.NotFound, fmt.Sprintf("there is no account %s", r.Login))
 			}
 			return a.say(r, "%s", loginText(&r))
 		},
