@@ -9,16 +9,6 @@ import (
 	"pgregory.net/rapid"
 )
 
-func openTest(t *testing.T) *Store {
-	t.Helper()
-	s, err := Open("db", Options{FS: vfs.NewMem()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { s.Close() })
-	return s
-}
-
 // An overlay on a batch on a store must read like one map, whatever mixture of
 // sets and deletes stands in each layer.
 func TestOverlayReadsLikeOneMap(t *testing.T) {
