@@ -228,7 +228,7 @@ func TestMailToTheWorld(t *testing.T) {
 			w.serve("192.0.2.51:25", &mx{offers: allOffers, final: func(*mxConn, *arrived) string { return "451 4.7.1 greylisted" }})
 			w.out("world.example", "")
 			first := w.left(q, 1)[0]
-			if wait := first.RetryAt.Std().Sub(time.Now()); wait < 4*time.Minute || wait > 5*time.Minute {
+			if wait := time.Until(first.RetryAt.Std()); wait < 4*time.Minute || wait > 5*time.Minute {
 				t.Fatal(wait)
 			}
 			w.pass(5 * time.Minute)

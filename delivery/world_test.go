@@ -1,7 +1,6 @@
 package delivery
 
 import (
-	"bytes"
 	"context"
 	"io"
 	"log/slog"
@@ -29,12 +28,11 @@ import (
 // world is a spool with real rows, moved by real moves without a log, and a made-up
 // network. Its methods are what happens in a story.
 type world struct {
-	t    *testing.T
-	net  *memNet
-	dns  *memDNS
-	dir  *memDirectory
-	reg  *metric.Registry
-	logs *bytes.Buffer
+	t   *testing.T
+	net *memNet
+	dns *memDNS
+	dir *memDirectory
+	reg *metric.Registry
 
 	db     *kv.Store
 	mu     sync.Mutex // guards what follows, and orders the moves
