@@ -31,6 +31,7 @@ type Options struct {
 	Provider []mail.Domain // the provider's own mail domains, for Directory
 
 	ApplyTimeout  time.Duration // 10 s: how long a command may wait to be committed
+	Heartbeat     time.Duration // 50 ms: how long without a leader until an election
 	SnapshotBytes int64         // 64 MiB of log between two snapshots
 	CacheBytes    int64         // see kv.Options
 	MemTableBytes uint64
@@ -79,6 +80,9 @@ const trailingLogs = 64
 func Open(h host.Host, o Options) (*Node, error) {
 	if o.ApplyTimeout == 0 {
 		o.ApplyTimeout = 10 * time.Second
+	}
+	if o.Heartbeat == 0 {
+		o.Heartbeat = 50 * time.Millisecond
 	}
 	if o.SnapshotBytes == 0 {
 		o.SnapshotBytes = 64 << 20
@@ -177,10 +181,10 @@ func (n *Node) startRaft() error {
 	conf.MaxAppendEntries = 64
 	conf.BatchApplyCh = true
 	conf.NoLegacyTelemetry = true
-	// The only voter waits for nobody: a short timeout lets it lead at once.
-	conf.HeartbeatTimeout = 50 * time.Millisecond
-	conf.ElectionTimeout = 50 * time.Millisecond
-	conf.LeaderLeaseTimeout = 50 * time.Millisecond
+	// The only voter waits for nobody: a short time lets it lead at once.
+	conf.HeartbeatTimeout = n.opts.Heartbeat
+	conf.ElectionTimeout = n.opts.Heartbeat
+	conf.LeaderLeaseTimeout = n.opts.Heartbeat
 	addr, trans := raft.NewInmemTransport(raft.ServerAddress(n.opts.Node))
 	logs := &syncedLog{WAL: n.wal, node: n}
 	if err := n.forgetHalfStart(); err != nil {

@@ -81,6 +81,7 @@ type LowSpace struct {
 // Raft is the settings of the replicated log.
 type Raft struct {
 	ApplyTimeout  time.Duration `key:"apply_timeout" default:"10s" doc:"How long a change may wait for a majority. Past it the client is told to try again: 451 4.3.0."`
+	Heartbeat     time.Duration `key:"heartbeat" default:"50ms" doc:"How long a node that hears of no leader waits before it stands for election, once to twice this time. A node that is the only one needs no longer: it leads so soon after its start."`
 	SnapshotBytes mail.Size     `key:"snapshot_bytes" default:"256MiB" doc:"Bytes of log after which the state is written to the database and the log is cut; also about what is replayed after a restart."`
 }
 
@@ -116,6 +117,7 @@ func (n Node) Check() error {
 		"%d is above soft_inodes, %d; use the same or less", n.LowSpace.HardInodes, n.LowSpace.SoftInodes)
 	bad.between("low_space.check_every", n.LowSpace.CheckEvery, 100*time.Millisecond, time.Minute)
 	bad.between("raft.apply_timeout", n.Raft.ApplyTimeout, time.Second, 5*time.Minute)
+	bad.between("raft.heartbeat", n.Raft.Heartbeat, 10*time.Millisecond, time.Hour)
 	bad.sizeBetween("raft.snapshot_bytes", n.Raft.SnapshotBytes, 1<<20, 1<<40)
 	bad.sizeBetween("store.cache_size", n.Store.CacheSize, 1<<20, 1<<40)
 	bad.sizeBetween("store.memtable_size", n.Store.MemtableSize, 1<<20, 1<<30)

@@ -84,7 +84,7 @@ func (n *Node) openCluster() error {
 	var err error
 	n.cluster, err = cluster.Open(n.opts.Host, cluster.Options{
 		Dir: c.Node.DataDir, Node: c.Node.Name, Init: n.opts.Init, Settings: settings(c), Provider: c.Node.ProviderDomains,
-		ApplyTimeout: c.Node.Raft.ApplyTimeout, SnapshotBytes: int64(c.Node.Raft.SnapshotBytes),
+		ApplyTimeout: c.Node.Raft.ApplyTimeout, Heartbeat: c.Node.Raft.Heartbeat, SnapshotBytes: int64(c.Node.Raft.SnapshotBytes),
 		CacheBytes: int64(c.Node.Store.CacheSize), MemTableBytes: uint64(c.Node.Store.MemtableSize),
 		Log: n.log, Registry: n.reg, Effects: n.effects,
 		Fatal: func(err error) { n.failed <- err },
