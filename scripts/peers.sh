@@ -20,6 +20,7 @@ needs=(
 	"/usr/sbin/postfix postfix deliveries to and from a real Postfix"
 	"/usr/sbin/smtp-source postfix load from smtp-source"
 	"swaks swaks mail sent by swaks"
+	"perl:Net::SSLeay libnet-ssleay-perl swaks through STARTTLS"
 	"radclient freeradius-utils RADIUS events from radclient"
 	"freeradius freeradius RADIUS events through FreeRADIUS"
 	"/usr/lib/freeradius/rlm_rest.so freeradius-rest FreeRADIUS calling the HTTP hook"
@@ -28,6 +29,7 @@ needs=(
 has() {
 	case $1 in
 	/*) [ -e "$1" ] ;;
+	perl:*) perl -M"${1#perl:}" -e 1 2>/dev/null ;;
 	*) PATH=$PATH:/usr/sbin:/sbin command -v "$1" >/dev/null ;;
 	esac
 }
