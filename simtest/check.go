@@ -1,0 +1,456 @@
+package simtest
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"regexp"
+	"slices"
+	"strings"
+	"testing/synctest"
+	"time"
+
+	"bsmtpd/mail"
+	"bsmtpd/spool"
+)
+
+// This file is the promises of DESIGN 6, each a function that fails the test.
+
+// part is a letter's way to one recipient.
+type part struct {
+	letter int
+	to     string
+}
+
+// survey is where everything is.
+type survey struct {
+	delivered map[part][]Delivery
+	kept      map[part]int // in queues and mailboxes
+	told      map[part]int // notifications of failure: owed, queued and delivered
+	trashed   map[part]int
+}
+
+// Check checks all promises. Every story ends with it.
+func (w *World) Check() {
+	w.t.Helper()
+	synctest.Wait()
+	if w.life == nil || w.crashed() {
+		w.Restart()
+	}
+	s := w.survey()
+	w.checkNothingIsLost(s)
+	w.checkSecondCopies(s)
+	w.checkRemovedStaysRemoved(s)
+	w.checkTexts(s)
+	w.checkUsage()
+	w.checkOrder()
+	w.checkLoginAttempts()
+	w.checkNextEvents()
+	for _, f := range w.journal.unexcused() {
+		w.Errorf("the node complained: %s", f)
+	}
+}
+
+func (w *World) survey() *survey {
+	s := &survey{delivered: map[part][]Delivery{}, kept: map[part]int{}, told: map[part]int{}, trashed: map[part]int{}}
+	for _, server := range w.servers {
+		for _, d := range server.Got() {
+			if d.From == "" {
+				s.notified(d.Data)
+				continue
+			}
+			p := part{d.Letter, d.To}
+			s.delivered[p] = append(s.delivered[p], d)
+		}
+	}
+	rows := w.rows()
+	for m := range w.messages() {
+		if m.From.IsNull() {
+			s.notified(w.body(m.Body))
+			continue
+		}
+		for _, to := range m.To {
+			s.kept[part{numberOf(string(m.From)), string(to.Address)}]++
+		}
+	}
+	owed, err := rows.Owed(spool.OwedKey{}, 1<<20)
+	w.ok("read what is owed", err)
+	for _, o := range owed {
+		for _, to := range o.To {
+			if to.Action == spool.NotifyFailed {
+				s.told[part{numberOf(string(o.From)), string(to.Address)}]++
+			}
+		}
+	}
+	for r := range rows.Trash(spool.Item{}, &err) {
+		for _, to := range r.Message.To {
+			s.trashed[part{numberOf(string(r.Message.From)), string(to.Address)}]++
+		}
+	}
+	w.ok("read the trash", err)
+	return s
+}
+
+func (w *World) rows() spool.Reader { return w.Node().Cluster().Spool() }
+
+func (w *World) ok(what string, err error) {
+	w.t.Helper()
+	if err != nil {
+		w.Fatalf("%s: %v", what, err)
+	}
+}
+
+// messages gives every message in every queue.
+func (w *World) messages() func(yield func(spool.Message) bool) {
+	return func(yield func(spool.Message) bool) {
+		var err, qerr error
+		for q := range w.rows().Queues("", &qerr) {
+			for m := range w.rows().Messages(q.Name, 0, &err) {
+				if !yield(m) {
+					return
+				}
+			}
+			w.ok("read queue "+string(q.Name), err)
+		}
+		w.ok("read the queues", qerr)
+	}
+}
+
+func (w *World) body(id spool.BodyID) []byte {
+	r, err := w.rows().Body(id)
+	w.ok("open a body", err)
+	defer r.Close()
+	b, err := io.ReadAll(r)
+	w.ok("read a body", err)
+	return b
+}
+
+var failedMatch = regexp.MustCompile(`(?s)Final-Recipient: rfc822; ?(\S+)\r\n(.*?)\r\n\r\n`)
+
+// notified notes what a notification (RFC 3464) tells.
+func (s *survey) notified(text []byte) {
+	n := numberIn(text)
+	for _, m := range failedMatch.FindAllSubmatch(text, -1) {
+		if bytes.Contains(m[0], []byte("Action: failed")) {
+			s.told[part{n, string(m[1])}]++
+		}
+	}
+}
+
+// checkNothingIsLost: every recipient of every 250 is delivered, waits, was told
+// of to the sender, or was removed by the operator.
+func (w *World) checkNothingIsLost(s *survey) {
+	w.t.Helper()
+	for _, l := range w.ledger.all() {
+		if l.forgiven() {
+			continue
+		}
+		for _, to := range l.To {
+			taken := 0
+			for _, c := range l.Copies() {
+				if slices.Contains(c.To, to) {
+					taken++
+				}
+			}
+			p := part{l.Number, to}
+			if have := len(s.delivered[p]) + s.kept[p] + s.told[p] + s.trashed[p]; have < taken {
+				w.Errorf("letter %d to %s was taken %d times (%v) and is there %d times: %d delivered, %d queued, %d bounced, %d removed: MAIL IS LOST",
+					l.Number, to, taken, l.Copies(), have, len(s.delivered[p]), s.kept[p], s.told[p], s.trashed[p])
+			}
+		}
+	}
+}
+
+// afterwards is how long after a delivery the node may have lost its power before
+// it had recorded it.
+const afterwards = 2 * time.Second
+
+// checkSecondCopies: a copy too many has its reason in a connection or a node that
+// was lost before the delivery was recorded.
+func (w *World) checkSecondCopies(s *survey) {
+	w.t.Helper()
+	for p, got := range s.delivered {
+		l := w.letter(p.letter)
+		if l == nil {
+			w.Errorf("a server got letter %d, which nobody wrote", p.letter)
+			continue
+		}
+		most := l.doubts()
+		for _, c := range l.Copies() {
+			if slices.Contains(c.To, p.to) {
+				most++
+			}
+		}
+		for _, d := range got {
+			if w.unrecorded(d) {
+				most++
+			}
+		}
+		if len(got)+s.kept[p] > most {
+			w.Errorf("letter %d to %s was delivered %d times and is queued %d times; at most %d can be explained", p.letter, p.to, len(got), s.kept[p], most)
+		}
+	}
+}
+
+func (w *World) letter(n int) *Letter {
+	w.ledger.mu.Lock()
+	defer w.ledger.mu.Unlock()
+	return w.ledger.letters[n]
+}
+
+// unrecorded reports whether the node may not know of a delivery.
+func (w *World) unrecorded(d Delivery) bool {
+	if !d.conn.wasClean() {
+		return true
+	}
+	for _, l := range w.gone {
+		if l.dead.Load() && !l.at.Before(d.At) && l.at.Sub(d.At) < afterwards {
+			return true
+		}
+	}
+	return false
+}
+
+// checkRemovedStaysRemoved: what an operator removed is not delivered after he was
+// told so. A letter of which there may be other copies is left out.
+func (w *World) checkRemovedStaysRemoved(s *survey) {
+	w.t.Helper()
+	for _, l := range w.ledger.all() {
+		copies := l.Copies()
+		if len(copies) != 1 || l.doubts() > 0 {
+			continue
+		}
+		w.mu.Lock()
+		at, removed := w.removed[copies[0].ID]
+		w.mu.Unlock()
+		for _, to := range l.To {
+			for _, d := range s.delivered[part{l.Number, to}] {
+				if removed && d.At.After(at) {
+					w.Errorf("letter %d was delivered to %s at %s, after its removal at %s", l.Number, to, day(d.At), day(at))
+				}
+			}
+		}
+	}
+}
+
+// checkTexts: what is delivered is what was written, below one Received field.
+func (w *World) checkTexts(s *survey) {
+	w.t.Helper()
+	for p, got := range s.delivered {
+		l := w.letter(p.letter)
+		for _, d := range got {
+			if l == nil {
+				continue
+			}
+			head, whole := bytes.CutSuffix(d.Data, l.Text)
+			if !whole || !bytes.HasPrefix(head, []byte("Received: ")) || bytes.Count(head, []byte("\r\n")) > 4 {
+				w.Errorf("letter %d came to %s with another text: %.300q", l.Number, p.to, d.Data)
+			}
+			if d.From != l.From {
+				w.Errorf("letter %d came from %q", l.Number, d.From)
+			}
+		}
+	}
+}
+
+// checkUsage: what an account is charged is the sum of its messages, and not above
+// its quota; each queue's row counts its messages.
+func (w *World) checkUsage() {
+	w.t.Helper()
+	n := w.Node().Cluster()
+	limits := n.Settings().Limits
+	for login := range w.logins {
+		var bytes, messages int64
+		for _, name := range []spool.QueueName{spool.AccountQueue(login), spool.MailboxQueue(login)} {
+			b, m := w.sum(name)
+			bytes, messages = bytes+b, messages+m
+		}
+		u, err := n.Quota().Of(login)
+		w.ok("read the usage", err)
+		if u.Bytes != bytes || u.Messages != messages {
+			w.Errorf("account %s is charged %d bytes in %d messages, and holds %d in %d", login, u.Bytes, u.Messages, bytes, messages)
+		}
+		a, err := n.Directory().Account(login)
+		w.ok("read the account", err)
+		if a == nil {
+			w.Errorf("account %s is gone", login)
+		} else if q := limits.QuotaOf(a); u.Bytes > q {
+			w.Errorf("account %s holds %d bytes, above its quota of %d", login, u.Bytes, q)
+		}
+	}
+	var err error
+	for q := range w.rows().Queues("", &err) {
+		if b, m := w.sum(q.Name); q.Bytes != b || q.Messages != m {
+			w.Errorf("queue %s says %d bytes in %d messages, and has %d in %d", q.Name, q.Bytes, q.Messages, b, m)
+		}
+	}
+	w.ok("read the queues", err)
+}
+
+func (w *World) sum(name spool.QueueName) (bytes, messages int64) {
+	var err error
+	for m := range w.rows().Messages(name, 0, &err) {
+		bytes += m.Size
+		messages++
+	}
+	w.ok("read queue "+string(name), err)
+	return bytes, messages
+}
+
+// checkOrder: within an account, letters are first tried in the order in which
+// they were taken. Letters of which there may be two copies are left out.
+func (w *World) checkOrder() {
+	w.t.Helper()
+	for login, c := range w.logins {
+		tried := map[int]bool{}
+		last, lastLetter := mail.ID(0), 0
+		for _, v := range c.server.Visits() {
+			for _, n := range v.letters {
+				l := w.letter(n)
+				if l == nil || tried[n] {
+					continue
+				}
+				tried[n] = true
+				copies := l.Copies()
+				if len(copies) != 1 || l.doubts() > 0 {
+					continue
+				}
+				if copies[0].ID < last {
+					w.Errorf("account %s: letter %d (%s) was first tried after letter %d (%s), which came later",
+						login, n, copies[0].ID, lastLetter, last)
+				}
+				last, lastLetter = copies[0].ID, n
+			}
+		}
+	}
+}
+
+// checkLoginAttempts: at most one attempt for a login per account and window (B6).
+func (w *World) checkLoginAttempts() {
+	w.t.Helper()
+	window := w.Config.Spool.LoginWindow
+	last := map[string]time.Time{}
+	all := w.journal.allAttempts()
+	slices.SortStableFunc(all, func(a, b attempt) int { return a.began.Compare(b.began) })
+	for _, a := range all {
+		if a.cause != spool.CauseLogin.String() {
+			continue
+		}
+		if before, ok := last[a.queue]; ok && a.began.Sub(before) < window-time.Second {
+			w.Errorf("queue %s was tried for a login at %s and again at %s", a.queue, day(before), day(a.began))
+		}
+		last[a.queue] = a.began
+	}
+}
+
+// checkNextEvents: every queue that holds mail has a next event (B24).
+func (w *World) checkNextEvents() {
+	w.t.Helper()
+	n, err := w.rows().WithoutNext(mail.At(time.Now()))
+	w.ok("read the schedule", err)
+	if n > 0 {
+		w.Errorf("%d queues hold mail and have no next event", n)
+	}
+}
+
+// watch notices queues that nobody looks after.
+type watch struct {
+	off      bool
+	attended map[string]time.Time // when a queue was last known to be looked after
+}
+
+// slack is what an attempt may be late: the end of another session, or of the
+// claim of one that has died, comes before it.
+const slack = 2 * time.Minute
+
+// look checks, every minute of a story, that no queue that holds mail goes 20
+// minutes without an attempt (B3).
+func (w *World) look() {
+	w.t.Helper()
+	if w.life == nil || w.crashed() || w.watch.off {
+		clear(w.watch.attended)
+		return
+	}
+	w.checkNextEvents()
+	now := time.Now()
+	var err error
+	for q := range w.rows().Queues("", &err) {
+		name := string(q.Name)
+		busy := q.Claim != nil && q.Claim.Until > mail.At(now)
+		if q.Messages == 0 || !q.Name.IsAccount() || busy || q.Hold != nil {
+			delete(w.watch.attended, name)
+			continue
+		}
+		since, known := w.watch.attended[name]
+		if at := q.LastAttempt.Std(); at.After(since) {
+			since = at
+		}
+		if !known && since.Before(now) {
+			since = now
+		}
+		w.watch.attended[name] = since
+		if idle := now.Sub(since); idle > w.Config.Spool.Retry+slack {
+			w.Errorf("queue %s holds %d messages and was not tried for %s", name, q.Messages, idle)
+			w.watch.attended[name] = now
+		}
+	}
+	w.ok("read the queues", err)
+}
+
+// Queue is an account's row.
+func (w *World) Queue(name string) spool.Queue {
+	w.t.Helper()
+	q, _, err := w.rows().Queue(spool.AccountQueue(mail.Login(name)))
+	w.ok("read a queue", err)
+	return q
+}
+
+// Held is how many messages wait in a queue.
+func (w *World) Held(queue string) int64 {
+	w.t.Helper()
+	q, _, err := w.rows().Queue(spool.QueueName(queue))
+	w.ok("read a queue", err)
+	return q.Messages
+}
+
+// Delivered expects that exactly these letters, in this order, have come to an
+// account's server.
+func (w *World) Delivered(name string, letters ...*Letter) {
+	w.t.Helper()
+	var want []int
+	for _, l := range letters {
+		want = append(want, l.Number)
+	}
+	if got := w.Server(name).Letters(); !slices.Equal(got, want) {
+		w.Errorf("%s has letters %v; expected %v; the queue's last words: %q", name, got, want, w.Queue(name).LastWords)
+	}
+}
+
+// Drains waits until every queue is empty that leads to a server, and fails if
+// that takes too long.
+func (w *World) Drains(limit time.Duration) {
+	w.t.Helper()
+	for end := time.Now().Add(limit); ; {
+		w.Sleep(time.Minute)
+		full := w.full()
+		if len(full) == 0 {
+			return
+		}
+		if !time.Now().Before(end) {
+			w.Errorf("not drained within %s though all is well: %s", limit, strings.Join(full, "; "))
+			return
+		}
+	}
+}
+
+func (w *World) full() []string {
+	var out []string
+	var err error
+	for q := range w.rows().Queues("", &err) {
+		if q.Messages > 0 && !q.Name.IsMailbox() && q.Hold == nil {
+			out = append(out, fmt.Sprintf("%s: %d messages, last %s %q, next at %s", q.Name, q.Messages, q.LastOutcome, q.LastWords, day(q.Next.Std())))
+		}
+	}
+	w.ok("read the queues", err)
+	return out
+}

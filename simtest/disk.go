@@ -1,0 +1,124 @@
+package simtest
+
+import (
+	"math/rand/v2"
+	"os"
+	"sync/atomic"
+
+	"bsmtpd/host"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// disk is the file system of a node's machine until its power fails. It counts
+// what changes it, so that the power can fail at any such moment, and not only
+// when everything is at rest.
+type disk struct {
+	host.FS
+	mem *vfs.MemFS
+
+	changes atomic.Int64
+	fuse    atomic.Int64 // the change at which the power fails; 0: none
+	blow    func()       // called then, before the change is made, by whoever makes it
+}
+
+// newDisk makes an empty disk.
+func newDisk() *disk { return diskOf(vfs.NewCrashableMem()) }
+
+func diskOf(mem *vfs.MemFS) *disk { return &disk{FS: host.MadeFS(mem), mem: mem} }
+
+// afterCrash is the disk as it is found after the power failed now: what was
+// synced, and of the rest every block and name with a probability in percent.
+func (d *disk) afterCrash(percent int, rng *rand.Rand) *disk {
+	return diskOf(d.mem.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: percent, RNG: rng}))
+}
+
+// failAfter lets the power fail at the n-th change from now.
+func (d *disk) failAfter(n int64, blow func()) {
+	d.blow = blow
+	d.fuse.Store(d.changes.Load() + n)
+}
+
+func (d *disk) change() {
+	if d.changes.Add(1) == d.fuse.Load() {
+		d.blow()
+	}
+}
+
+// setFree sets the free and total bytes that the system tells.
+func (d *disk) setFree(free uint64) {
+	d.mem.TestingSetDiskUsage(vfs.DiskUsage{AvailBytes: free, TotalBytes: diskBytes, UsedBytes: diskBytes - free})
+}
+
+const diskBytes = 100 << 30
+
+// Create implements vfs.FS.
+func (d *disk) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
+	d.change()
+	return d.wrap(d.FS.Create(name, c))
+}
+
+// OpenReadWrite implements vfs.FS.
+func (d *disk) OpenReadWrite(name string, c vfs.DiskWriteCategory, o ...vfs.OpenOption) (vfs.File, error) {
+	d.change()
+	return d.wrap(d.FS.OpenReadWrite(name, c, o...))
+}
+
+// OpenDir implements vfs.FS.
+func (d *disk) OpenDir(name string) (vfs.File, error) { return d.wrap(d.FS.OpenDir(name)) }
+
+// ReuseForWrite implements vfs.FS.
+func (d *disk) ReuseForWrite(from, to string, c vfs.DiskWriteCategory) (vfs.File, error) {
+	d.change()
+	return d.wrap(d.FS.ReuseForWrite(from, to, c))
+}
+
+func (d *disk) wrap(f vfs.File, err error) (vfs.File, error) {
+	if err != nil {
+		return nil, err
+	}
+	return diskFile{f, d}, nil
+}
+
+// Rename implements vfs.FS.
+func (d *disk) Rename(from, to string) error {
+	d.change()
+	return d.FS.Rename(from, to)
+}
+
+// Remove implements vfs.FS.
+func (d *disk) Remove(name string) error {
+	d.change()
+	return d.FS.Remove(name)
+}
+
+// MkdirAll implements vfs.FS.
+func (d *disk) MkdirAll(dir string, perm os.FileMode) error {
+	d.change()
+	return d.FS.MkdirAll(dir, perm)
+}
+
+type diskFile struct {
+	vfs.File
+	disk *disk
+}
+
+func (f diskFile) Write(p []byte) (int, error) {
+	f.disk.change()
+	return f.File.Write(p)
+}
+
+func (f diskFile) WriteAt(p []byte, off int64) (int, error) {
+	f.disk.change()
+	return f.File.WriteAt(p, off)
+}
+
+func (f diskFile) Sync() error {
+	f.disk.change()
+	return f.File.Sync()
+}
+
+func (f diskFile) SyncData() error {
+	f.disk.change()
+	return f.File.SyncData()
+}
