@@ -53,7 +53,8 @@ func queueAct(a *app, v verb) *cobra.Command {
 
 Name the messages by their queue IDs; or "-", to read IDs from standard input,
 one on a line; or the flags of "bsmtpd queue search", all of which must match; or
-the word ` + allWord + ` for every message there is. --dry-run counts and does nothing.` + v.queues() + `
+the word ` + allWord + ` for every message there is, or with --state for every one in
+that state. --dry-run counts and does nothing.` + v.queues() + `
 Exit code 3: nothing matched.`),
 		Example: fmt.Sprintf(`  bsmtpd queue %[1]s 000000000S002
   bsmtpd queue %[1]s --account jansen --dry-run
@@ -66,7 +67,12 @@ Exit code 3: nothing matched.`),
 				return err
 			}
 			byFilter := f != (filterFlags{})
+			byState := byFilter && f == (filterFlags{state: f.state})
 			switch {
+			case byState && len(args) == 1 && args[0] == allWord:
+				act.All, act.Filter = true, &filter
+			case byState && len(args) == 0:
+				return usagef("--state alone means every message in that state; say %s as well if that is meant", allWord)
 			case byFilter && len(args) > 0:
 				return usagef("name messages by ID or choose them with flags, not both")
 			case byFilter:
