@@ -109,7 +109,7 @@ func TestClosingEndsAllWhoWait(t *testing.T) {
 	w := newWorld(t)
 	w.account("jansen", 1<<20)
 	disk := &slowFS{}
-	w.on(func(h *host.Host, _ *Options) { disk.FS, h.FS = h.FS, disk })
+	w.on(func(h *host.Host, o *Options) { disk.FS, h.FS = h.FS, disk; o.ApplyTimeout = time.Hour })
 	release := disk.stalled()
 	var waiting sync.WaitGroup
 	errs := make(chan error, 100)
@@ -122,8 +122,14 @@ func TestClosingEndsAllWhoWait(t *testing.T) {
 	time.Sleep(50 * time.Millisecond) // let them reach the log
 	closed := make(chan error)
 	go func() { closed <- w.node.Close() }()
-	waiting.Wait() // although the disk does not move
-	close(errs)
+	all := make(chan struct{})
+	go func() { waiting.Wait(); close(errs); close(all) }()
+	select {
+	case <-all: // although the disk does not move
+	case <-time.After(20 * time.Second):
+		t.Error("closing left proposals waiting")
+		release()
+	}
 	for err := range errs {
 		if mail.KindOf(err) != mail.Unavailable {
 			t.Errorf("who waited is told %v, want unavailable", err)
