@@ -121,6 +121,7 @@ func (p *Pusher) Pause(on bool) {
 func (p *Pusher) Run(ctx context.Context) error {
 	hard, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
+	p.inherit(ctx)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for ctx.Err() == nil {
