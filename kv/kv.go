@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"syscall"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -85,6 +86,9 @@ func Open(dir string, o Options) (*Store, error) {
 		}
 	}
 	db, err := pebble.Open(dir, opts)
+	if errors.Is(err, syscall.EAGAIN) { // what the lock of the directory says
+		return nil, fmt.Errorf("the state database in %s is in use by another bsmtpd; stop that one, or name another data directory: %w", dir, err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open the state database in %s: %w", dir, err)
 	}
