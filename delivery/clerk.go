@@ -12,6 +12,7 @@ import (
 
 const (
 	reportBatch    = 100              // results that are reported without waiting for more
+	reportBytes    = 128 << 10        // likewise; the log bounds what one command may carry
 	reportBacklog  = 2 * reportBatch  // results that may wait; then the session waits
 	reportPatience = time.Minute      // how long a report is tried for
 	callTimeout    = 15 * time.Second // of one call
@@ -48,7 +49,7 @@ func (k *clerk) run() {
 	flush := time.NewTimer(time.Hour)
 	flush.Stop()
 	defer flush.Stop()
-	batch := make([]spool.Result, 0, reportBatch)
+	batch, size := make([]spool.Result, 0, reportBatch), 0
 	for {
 		select {
 		case r, ok := <-k.in:
@@ -59,7 +60,7 @@ func (k *clerk) run() {
 			if batch = append(batch, r); len(batch) == 1 {
 				flush.Reset(k.cfg.ReportEvery)
 			}
-			if len(batch) < reportBatch {
+			if size += resultBytes(&r); len(batch) < reportBatch && size < reportBytes {
 				continue
 			}
 		case <-flush.C:
@@ -69,8 +70,17 @@ func (k *clerk) run() {
 		}
 		flush.Stop()
 		k.settle(batch)
-		batch = batch[:0]
+		batch, size = batch[:0], 0
 	}
+}
+
+// resultBytes is about how much room a result takes in a command.
+func resultBytes(r *spool.Result) int {
+	n := 64 + len(r.Remote)
+	for i := range r.To {
+		n += 32 + len(r.To[i].Address) + len(r.To[i].Reply.Text)
+	}
+	return n
 }
 
 // settle reports results. What cannot be reported is lost to the record, not to
