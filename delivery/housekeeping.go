@@ -25,19 +25,20 @@ type Upkeep interface {
 	Expire(ctx context.Context, c spool.Expire) (spool.Expired, error)
 }
 
-// SweepRow is what the housekeeper reads.
-type SweepRow interface {
+// UpkeepRows are what the housekeeper reads.
+type UpkeepRows interface {
 	LastSweep() (mail.Time, error)
+	Expirable(now mail.Time) (bool, error)
 }
 
-var _ SweepRow = spool.Reader{}
+var _ UpkeepRows = spool.Reader{}
 
 // Housekeeper proposes what time asks for: the sweep every four hours (B4), the
 // watchdog that repairs queues without a next event (B24), and the end of what has
 // a life. Only one node of a cluster does it, see Active.
 type Housekeeper struct {
 	upkeep   Upkeep
-	row      SweepRow
+	rows     UpkeepRows
 	settings func() spool.Settings
 	log      *slog.Logger
 	metrics  *metrics
@@ -46,8 +47,8 @@ type Housekeeper struct {
 
 // NewHousekeeper makes the housekeeper that belongs to a Pusher; they share their
 // metrics.
-func (p *Pusher) NewHousekeeper(u Upkeep, row SweepRow) *Housekeeper {
-	h := &Housekeeper{upkeep: u, row: row, settings: p.Settings, log: p.Log, metrics: p.metrics}
+func (p *Pusher) NewHousekeeper(u Upkeep, rows UpkeepRows) *Housekeeper {
+	h := &Housekeeper{upkeep: u, rows: rows, settings: p.Settings, log: p.Log, metrics: p.metrics}
 	h.active.Store(true)
 	return h
 }
@@ -93,7 +94,7 @@ func (h *Housekeeper) Run(ctx context.Context) error {
 }
 
 func (h *Housekeeper) sweepIfDue(ctx context.Context, now time.Time) {
-	last, err := h.row.LastSweep()
+	last, err := h.rows.LastSweep()
 	if err != nil {
 		h.log.Error("the time of the last sweep cannot be read; sweeping now", "error", err)
 		last = 0
@@ -139,8 +140,12 @@ func (h *Housekeeper) swept(repairOnly bool, due, repaired int) {
 	}
 }
 
-// expire ends what is past its life, until nothing is left that is.
+// expire ends what is past its life, until nothing is left that is. An idle node
+// writes nothing to its log for it.
 func (h *Housekeeper) expire(ctx context.Context) {
+	if due, err := h.rows.Expirable(mail.At(time.Now())); err == nil && !due {
+		return
+	}
 	for ctx.Err() == nil && h.active.Load() {
 		cctx, cancel := context.WithTimeout(ctx, keepTimeout)
 		got, err := h.upkeep.Expire(cctx, spool.Expire{Limit: expireLimit})

@@ -26,6 +26,26 @@ func (m *Moves) Expire(c Expire) (Expired, error) {
 	return out, nil
 }
 
+// Expirable implements reading.
+func (r Reader) Expirable(now mail.Time) (bool, error) {
+	for _, prefix := range []string{expiryPrefix, stagedPrefix, trashExpiry} {
+		var err error
+		for range r.R.Scan([]byte(prefix), u64([]byte(prefix), uint64(now)+1), &err) {
+			return true, nil
+		}
+		if err != nil {
+			return false, err
+		}
+	}
+	rules, err := r.Suspensions()
+	for _, s := range rules {
+		if s.Hold.Until != 0 && s.Hold.Until <= now {
+			return true, nil
+		}
+	}
+	return false, err
+}
+
 // expired collects the keys of a prefix whose time has come, at most limit.
 func (m *Moves) expired(prefix string, limit int) ([][]byte, error) {
 	var keys [][]byte

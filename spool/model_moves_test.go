@@ -224,7 +224,17 @@ func (m *model) expire(t *rapid.T) {
 		if n > 1000 {
 			t.Fatalf("expiry does not end")
 		}
-		more = make1(m.bench, func(mv *Moves) (Expired, error) { return mv.Expire(c) }).More
+		due, err := m.reader().Expirable(m.now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		did := make1(m.bench, func(mv *Moves) (Expired, error) { return mv.Expire(c) })
+		if more = did.More; !due && did != (Expired{}) {
+			t.Fatalf("there was nothing to expire, and yet: %+v", did)
+		}
+	}
+	if due, err := m.reader().Expirable(m.now); due || err != nil {
+		t.Fatalf("everything has expired, and yet there is something, %v", err)
 	}
 	for it, at := range maps.Clone(m.expires) {
 		switch {

@@ -50,6 +50,8 @@ type reading interface {
 	Suspensions() ([]Suspension, error)
 	// Suspended gives the rule that stops a queue, or nil.
 	Suspended(queue QueueName, now mail.Time) (*Suspension, error)
+	// Expirable reports whether an Expire at now would find anything.
+	Expirable(now mail.Time) (bool, error)
 	// LastSweep is when the last full sweep began.
 	LastSweep() (mail.Time, error)
 	// WithoutNext counts queues with mail that have no next event (B24): 0.
