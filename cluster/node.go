@@ -35,6 +35,7 @@ type Options struct {
 	SnapshotBytes int64         // 64 MiB of log between two snapshots
 	CacheBytes    int64         // see kv.Options
 	MemTableBytes uint64
+	Still         bool // for simulated time
 
 	Log      *slog.Logger
 	Registry *metric.Registry
@@ -111,7 +112,7 @@ func (n *Node) open() error {
 	}
 	var err error
 	n.db, err = kv.Open(path.Join(n.opts.Dir, stateDir), kv.Options{FS: n.host.FS, CacheBytes: n.opts.CacheBytes,
-		MemTableBytes: n.opts.MemTableBytes, Logger: stateLogger{n}, MustExist: n.identity.Ready})
+		MemTableBytes: n.opts.MemTableBytes, Still: n.opts.Still, Logger: stateLogger{n}, MustExist: n.identity.Ready})
 	if err != nil {
 		return err
 	}

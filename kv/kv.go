@@ -46,6 +46,11 @@ type Options struct {
 	Logger        pebble.Logger
 	ReadOnly      bool
 	MustExist     bool // refuse to make a new database
+
+	// Still begins compactions after flushes and other compactions only. By
+	// itself pebble also looks ten times a second, and in simulated time such
+	// looking is most of what an idle day costs.
+	Still bool
 }
 
 // Store is a pebble database without its write-ahead log.
@@ -73,6 +78,9 @@ func Open(dir string, o Options) (*Store, error) {
 		ReadOnly:                    o.ReadOnly,
 		ErrorIfNotExists:            o.MustExist,
 		Logger:                      o.Logger,
+	}
+	if o.Still {
+		opts.Experimental.CompactionScheduler = pebble.NewConcurrencyLimitSchedulerWithNoPeriodicGrantingForTest()
 	}
 	// Bodies are large, written once and deleted once. Kept apart from the
 	// rows they are not rewritten by every compaction of the tree.

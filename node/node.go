@@ -34,6 +34,7 @@ type Options struct {
 	Level   *slog.LevelVar // changed by a reload; nil: not
 	Version string
 	Init    bool // an empty data directory is meant
+	Still   bool // for simulated time: see kv.Options
 }
 
 // Node is one server: everything between the network and the disk.
@@ -85,7 +86,7 @@ func (n *Node) openCluster() error {
 	n.cluster, err = cluster.Open(n.opts.Host, cluster.Options{
 		Dir: c.Node.DataDir, Node: c.Node.Name, Init: n.opts.Init, Settings: settings(c), Provider: c.Node.ProviderDomains,
 		ApplyTimeout: c.Node.Raft.ApplyTimeout, Heartbeat: c.Node.Raft.Heartbeat, SnapshotBytes: int64(c.Node.Raft.SnapshotBytes),
-		CacheBytes: int64(c.Node.Store.CacheSize), MemTableBytes: uint64(c.Node.Store.MemtableSize),
+		CacheBytes: int64(c.Node.Store.CacheSize), MemTableBytes: uint64(c.Node.Store.MemtableSize), Still: n.opts.Still,
 		Log: n.log, Registry: n.reg, Effects: n.effects,
 		Fatal: func(err error) { n.failed <- err },
 	})
