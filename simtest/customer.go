@@ -302,7 +302,7 @@ func (d *dialogue) hello() error {
 
 var pathIn = regexp.MustCompile(`<([^>]*)>`)
 
-func path(arg string) string {
+func pathOf(arg string) string {
 	if m := pathIn.FindStringSubmatch(arg); m != nil {
 		return m[1]
 	}
@@ -315,7 +315,7 @@ func (d *dialogue) mail(arg string) error {
 		return over{io.EOF}
 	}
 	d.reset()
-	from := path(arg)
+	from := pathOf(arg)
 	if n := numberOf(from); n > 0 {
 		d.s.mu.Lock()
 		d.v.letters = append(d.v.letters, n)
@@ -329,7 +329,7 @@ func (d *dialogue) mail(arg string) error {
 }
 
 func (d *dialogue) rcpt(arg string) error {
-	to := path(arg)
+	to := pathOf(arg)
 	switch {
 	case d.from == "":
 		return d.say("503 5.5.1 MAIL first")

@@ -3,6 +3,7 @@ package simtest
 import (
 	"math/rand/v2"
 	"os"
+	"path"
 	"sync/atomic"
 
 	"bsmtpd/host"
@@ -13,9 +14,13 @@ import (
 // disk is the file system of a node's machine until its power fails. It counts
 // what changes it, so that the power can fail at any such moment, and not only
 // when everything is at rest.
+//
+// The folder of the log is kept by logDisk, everything else by pebble's crashable
+// file system.
 type disk struct {
 	host.FS
 	mem *vfs.MemFS
+	log *logDisk
 
 	changes atomic.Int64
 	fuse    atomic.Int64 // the change at which the power fails; 0: none
@@ -23,14 +28,21 @@ type disk struct {
 }
 
 // newDisk makes an empty disk.
-func newDisk() *disk { return diskOf(vfs.NewCrashableMem()) }
+func newDisk() *disk { return diskOf(vfs.NewCrashableMem(), newLogDisk()) }
 
-func diskOf(mem *vfs.MemFS) *disk { return &disk{FS: host.MadeFS(mem), mem: mem} }
+func diskOf(mem *vfs.MemFS, log *logDisk) *disk {
+	return &disk{FS: host.MadeFS(mem), mem: mem, log: log}
+}
+
+// inLog reports whether a file is one of the log's.
+func inLog(name string) bool { return path.Dir(name) == logFolderName }
+
+const logFolderName = dataDir + "/log"
 
 // afterCrash is the disk as it is found after the power failed now: what was
 // synced, and of the rest every block and name with a probability in percent.
 func (d *disk) afterCrash(percent int, rng *rand.Rand) *disk {
-	return diskOf(d.mem.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: percent, RNG: rng}))
+	return diskOf(d.mem.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: percent, RNG: rng}), d.log.afterCrash(percent, rng))
 }
 
 // failAfter lets the power fail at the n-th change from now.
@@ -55,17 +67,56 @@ const diskBytes = 100 << 30
 // Create implements vfs.FS.
 func (d *disk) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
 	d.change()
+	if inLog(name) {
+		return d.wrap(d.log.open(name, true, true))
+	}
 	return d.wrap(d.FS.Create(name, c))
 }
 
 // OpenReadWrite implements vfs.FS.
 func (d *disk) OpenReadWrite(name string, c vfs.DiskWriteCategory, o ...vfs.OpenOption) (vfs.File, error) {
 	d.change()
+	if inLog(name) {
+		return d.wrap(d.log.open(name, true, false))
+	}
 	return d.wrap(d.FS.OpenReadWrite(name, c, o...))
 }
 
+// Open implements vfs.FS.
+func (d *disk) Open(name string, o ...vfs.OpenOption) (vfs.File, error) {
+	if inLog(name) {
+		return d.log.open(name, false, false)
+	}
+	return d.FS.Open(name, o...)
+}
+
 // OpenDir implements vfs.FS.
-func (d *disk) OpenDir(name string) (vfs.File, error) { return d.wrap(d.FS.OpenDir(name)) }
+func (d *disk) OpenDir(name string) (vfs.File, error) {
+	if name == logFolderName {
+		return d.wrap(logFolder{disk: d.log}, nil)
+	}
+	return d.wrap(d.FS.OpenDir(name))
+}
+
+// List implements vfs.FS.
+func (d *disk) List(dir string) ([]string, error) {
+	if dir == logFolderName {
+		var out []string
+		for _, name := range d.log.list() {
+			out = append(out, path.Base(name))
+		}
+		return out, nil
+	}
+	return d.FS.List(dir)
+}
+
+// Stat implements vfs.FS.
+func (d *disk) Stat(name string) (vfs.FileInfo, error) {
+	if inLog(name) {
+		return d.log.stat(name)
+	}
+	return d.FS.Stat(name)
+}
 
 // ReuseForWrite implements vfs.FS.
 func (d *disk) ReuseForWrite(from, to string, c vfs.DiskWriteCategory) (vfs.File, error) {
@@ -83,12 +134,18 @@ func (d *disk) wrap(f vfs.File, err error) (vfs.File, error) {
 // Rename implements vfs.FS.
 func (d *disk) Rename(from, to string) error {
 	d.change()
+	if inLog(from) {
+		return d.log.rename(from, to)
+	}
 	return d.FS.Rename(from, to)
 }
 
 // Remove implements vfs.FS.
 func (d *disk) Remove(name string) error {
 	d.change()
+	if inLog(name) {
+		return d.log.remove(name)
+	}
 	return d.FS.Remove(name)
 }
 

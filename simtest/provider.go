@@ -60,7 +60,7 @@ func (w *World) boot() error {
 		l.disk.failAfter(w.fuse, func() { w.die(l, percent) })
 		w.fuse = 0
 	}
-	n, err := node.New(node.Options{Config: &conf, Host: w.host(l), Version: "simulated",
+	n, err := node.New(node.Options{Config: &conf, Host: w.host(l), Version: "simulated", Still: true,
 		Log: slog.New(&pen{j: w.journal, who: fmt.Sprintf("node%d", l.number), dead: &l.dead})})
 	if err != nil {
 		cancel()

@@ -215,7 +215,8 @@ func (w *World) dial() (*postman, error) {
 		return nil, err
 	}
 	p := &postman{w, c, bufio.NewReader(c)}
-	if err := p.want(p.read(replyPatience)); err == nil {
+	err = p.want(p.read(replyPatience))
+	if err == nil {
 		err = p.want(p.ask("EHLO relay." + worldDomain))
 	}
 	if err != nil {
