@@ -291,7 +291,7 @@ func (s *server) send(l letter) string {
 // radclient sends one accounting request and reports whether it was answered.
 func (s *server) radclient(secret, request string) bool {
 	s.t.Helper()
-	r := execute(s.t, request, need(s.t, "radclient", "freeradius-utils"), "-x", "-r", "1", "-t", "5", s.radius(), "acct", secret)
+	r := execute(s.t, request, need(s.t, "radclient", "freeradius-utils"), "-x", "-r", "1", "-t", "2", s.radius(), "acct", secret)
 	return strings.Contains(r.out, "Received Accounting-Response")
 }
 
