@@ -170,7 +170,7 @@ func (c *conn) explain(err error) error {
 	case errors.As(err, &n):
 		return err
 	case c.watch.fired.Load():
-		return fmt.Errorf("the server gave no sign of life, and the connection was given up: %w", err)
+		return errors.New("the server gave no sign of life, and the connection was given up") // err only says that we closed it
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return fmt.Errorf("the server closed the connection: %w", err)
 	}
