@@ -19,8 +19,11 @@ import (
 // This file is the operator: everything goes through the API on the admin socket,
 // as the commands do.
 
+// operation is one call of the API.
+type operation func(ctx context.Context, c *client.Client) error
+
 // operate makes a call of the API.
-func (w *World) operate(call func(context.Context, *client.Client) error) error {
+func (w *World) operate(call operation) error {
 	c := client.Socket(w.life.machine, dataDir+"/admin.sock")
 	defer c.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
@@ -29,7 +32,7 @@ func (w *World) operate(call func(context.Context, *client.Client) error) error 
 }
 
 // must is operate that has to succeed.
-func (w *World) must(what string, call func(context.Context, *client.Client) error) {
+func (w *World) must(what string, call operation) {
 	w.t.Helper()
 	w.Note("operator: %s", what)
 	if err := w.operate(call); err != nil {

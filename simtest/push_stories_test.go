@@ -366,18 +366,3 @@ func (w *World) postpone(name string, by time.Duration) {
 	w.ok("move the row", b.Commit())
 	w.Note("the timer of %s is set to %s", q.Name, day(q.Next.Std()))
 }
-func TestX(t *testing.T) {
-	Story(t, func(w *World) {
-		s := w.Account("jansen")
-		s.Behave(Manner{Hang: atDot})
-		w.Mail(3)
-		w.Sleep(time.Minute)
-		s.Behave(Manner{})
-		w.Offline("jansen") // and what was said is gone with the line
-		w.Sleep(time.Minute)
-		w.Online("jansen")
-		w.Login("jansen")
-		w.Sleep(20 * time.Minute)
-		t.Log(w.journal.tail(100))
-	})
-}
