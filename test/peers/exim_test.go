@@ -116,7 +116,7 @@ func (e *exim) run(binary, config string) {
 	cmd := exec.Command(binary, "-C", config, "-bdf")
 	var said output
 	cmd.Stdout, cmd.Stderr = &said, &said
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
+	dieWithUs(cmd)
 	if err := cmd.Start(); err != nil {
 		e.t.Fatal(err)
 	}

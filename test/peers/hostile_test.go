@@ -157,12 +157,14 @@ func TestAClientThatVanishesLeavesNothing(t *testing.T) {
 	s.works()
 }
 
-// memory is the most memory that the server has had, in MiB.
+// memory is the most memory that the server has had, in MiB; 0: the system does
+// not tell.
 func (s *server) memory() int {
 	s.t.Helper()
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.cmd.Process.Pid))
 	if err != nil {
-		s.t.Skip(err)
+		s.t.Logf("memory is not looked at: %v", err)
+		return 0
 	}
 	_, peak, _ := strings.Cut(string(status), "VmHWM:")
 	fields := strings.Fields(peak)

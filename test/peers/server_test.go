@@ -92,7 +92,7 @@ func (s *server) launch(args ...string) (ready bool) {
 	s.cmd = exec.Command(program(s.t), append([]string{"serve", "--config", s.config}, args...)...)
 	s.log = &output{}
 	s.cmd.Stdout, s.cmd.Stderr = s.log, s.log
-	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	dieWithUs(s.cmd)
 	if err := s.cmd.Start(); err != nil {
 		s.t.Fatal(err)
 	}
