@@ -105,7 +105,8 @@ func (p *Pusher) Wake(queue spool.QueueName, cause spool.Cause) {
 }
 
 // Stop asks the session at work on a queue, if there is one, to end after the
-// messages in flight. It never blocks.
+// messages in flight; the queue spool.ScopeAll means every session. It never
+// blocks.
 func (p *Pusher) Stop(queue spool.QueueName) { p.wakes.addStop(queue) }
 
 // Pause stops or resumes the beginning of sessions, for a spool that cannot record
@@ -188,7 +189,11 @@ func (p *Pusher) takeWakes(now mail.Time) {
 		p.add(now, item{Queue: w.queue, Cause: w.cause, At: now})
 	}
 	for _, q := range stops {
-		if s := p.sessions[q]; s != nil {
+		if q == spool.QueueName(spool.ScopeAll) { // all delivery is suspended
+			for _, s := range p.sessions {
+				s.halt()
+			}
+		} else if s := p.sessions[q]; s != nil {
 			s.halt()
 		}
 	}

@@ -137,6 +137,29 @@ func TestOperatorsChangeEndsTheSession(t *testing.T) {
 	})
 }
 
+func TestSuspendingAllDeliveryEndsEverySessionAfterTheMessageInFlight(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		m := w.jansen(&mx{offers: []string{"8BITMIME"}, final: func(*mxConn, *arrived) string {
+			time.Sleep(time.Minute)
+			return "250 ok"
+		}})
+		w.pusher.Pause(true)
+		for range 3 {
+			w.mail("jansen", "x\r\n")
+		}
+		w.pusher.Pause(false)
+		w.pass(time.Second)
+		stop := spool.Suspend{Scope: spool.ScopeAll, By: "op"}
+		if err := w.move(stop, func(m *spool.Moves) error { return m.Suspend(stop) }); err != nil {
+			t.Fatal(err)
+		}
+		w.pass(5 * time.Minute)
+		if w.left(jansensQueue, 2); m.bodies() != "x" {
+			t.Fatal(m.bodies())
+		}
+	})
+}
+
 func TestStopDuringTheSearchForAServerIsHeard(t *testing.T) {
 	story(t, func(t *testing.T, w *world) {
 		w.jansen(&mx{offers: allOffers})
