@@ -58,7 +58,7 @@ func (w *Watcher) Watch(ctx context.Context, onChange func(new *Config, changed,
 			changed = hint
 		}
 	}
-	timer := time.NewTimer(look)
+	timer := time.NewTimer(settle) // the file may have changed since it was loaded
 	defer timer.Stop()
 	settling := false // the timer runs for the sake of a hint; later hints do not put it off
 	for {

@@ -119,6 +119,7 @@ func TestABadFileChangesNothingAndIsReportedOnce(t *testing.T) {
 func TestALostHintIsMadeUpForWithinAMinute(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := watchFile(t, "")
+		w.settle()
 		w.write("quota: {default: 30MiB}\n")
 		time.Sleep(look + time.Second)
 		w.expect("[quota.default] []")
@@ -146,5 +147,14 @@ func TestReloadOnRequestAlwaysAnswers(t *testing.T) {
 		if !strings.Contains(w.log.String(), "nothing has changed") {
 			t.Errorf("log: %s", w.log.String())
 		}
+	})
+}
+
+func TestAChangeBeforeTheWatchBeganIsSeen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := watchFile(t, "smtpd: {max_message: 1MB}\n")
+		w.write("smtpd: {max_message: 2MB}\n") // and no hint comes
+		w.settle()
+		w.expect("[smtpd.max_message] []")
 	})
 }
