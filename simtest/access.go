@@ -70,11 +70,19 @@ func (w *World) TryLogin(name string, from netip.Addr) error {
 // Logout says that a customer's last session has ended.
 func (w *World) Logout(name string) {
 	w.t.Helper()
-	c := w.account(name)
-	if err := w.radius(statusStop, name, c.session, c.server.addr); err != nil {
+	if err := w.tryLogout(name); err != nil {
 		w.Fatalf("logout of %s: %v", name, err)
 	}
+}
+
+func (w *World) tryLogout(name string) error {
+	c := w.account(name)
+	if c.session == "" {
+		return nil
+	}
+	session := c.session
 	c.session = ""
+	return w.radius(statusStop, name, session, c.server.addr)
 }
 
 // AccessRestarts says that the access server has lost all its sessions.

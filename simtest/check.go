@@ -91,6 +91,26 @@ func (w *World) survey() *survey {
 	return s
 }
 
+// Summary is what happened, in one line.
+func (w *World) Summary() string {
+	taken, unsure, delivered, twice, dead := 0, 0, 0, 0, 0
+	for _, l := range w.ledger.all() {
+		taken += len(l.Copies())
+		unsure += l.doubts()
+	}
+	for _, got := range w.survey().delivered {
+		delivered += len(got)
+		twice += len(got) - 1
+	}
+	for _, l := range w.gone {
+		if l.dead.Load() {
+			dead++
+		}
+	}
+	return fmt.Sprintf("seed %d, %s: %d letters, %d times 250, %d of unknown outcome, %d deliveries, %d of them again, %d push sessions, %d starts, %d power failures",
+		w.Seed, w.Now(), len(w.ledger.all()), taken, unsure, delivered, twice, len(w.journal.allAttempts()), len(w.gone)+1, dead)
+}
+
 func (w *World) rows() spool.Reader { return w.Node().Cluster().Spool() }
 
 func (w *World) ok(what string, err error) {
@@ -200,7 +220,7 @@ func (w *World) letter(n int) *Letter {
 
 // unrecorded reports whether the node may not know of a delivery.
 func (w *World) unrecorded(d Delivery) bool {
-	if !d.conn.wasClean() {
+	if d.denied || !d.conn.wasClean() {
 		return true
 	}
 	for _, l := range w.gone {

@@ -53,6 +53,7 @@ type Delivery struct {
 	To     string
 	At     time.Time
 	Data   []byte
+	denied bool // it was kept, and something else was said
 	conn   *visit
 }
 
@@ -418,13 +419,20 @@ func (d *dialogue) keep(data []byte) error {
 	}
 	data = bytes.Clone(data)
 	d.s.mu.Lock()
+	first := len(d.s.got)
 	for _, to := range d.to {
 		d.s.got = append(d.s.got, Delivery{Letter: numberIn(data), From: strings.Trim(d.from, "<>"), To: to, At: time.Now(), Data: data, conn: d.v})
 	}
+	end := len(d.s.got)
 	d.s.mu.Unlock()
 	d.sent++
 	d.reset()
-	_, err := d.reply(atKept, fmt.Sprintf("250 2.0.0 kept as %d", d.sent))
+	usual, err := d.reply(atKept, fmt.Sprintf("250 2.0.0 kept as %d", d.sent))
+	d.s.mu.Lock()
+	defer d.s.mu.Unlock()
+	for i := first; i < end; i++ {
+		d.s.got[i].denied = !usual
+	}
 	return err
 }
 

@@ -134,6 +134,12 @@ func (w *World) Online(name string) {
 	w.Net.Silence(w.account(name).server.addr, false)
 }
 
+func (w *World) isOffline(name string) bool {
+	w.Net.mu.Lock()
+	defer w.Net.mu.Unlock()
+	return w.Net.silent[w.account(name).server.addr]
+}
+
 // Refuses lets a customer's server refuse connections, or no longer.
 func (w *World) Refuses(name string, on bool) {
 	w.Note("%s refuses connections: %v", name, on)

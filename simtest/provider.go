@@ -5,11 +5,11 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"bsmtpd/config"
 	"bsmtpd/host"
 	"bsmtpd/node"
 )
@@ -44,7 +44,9 @@ func (w *World) Start() {
 	if err := w.boot(); err != nil {
 		w.Fatalf("the node does not start: %v", err)
 	}
-	w.SleepUntil(2*time.Minute, "the node is ready", func() bool { return w.crashed() || len(w.life.node.NotReady()) == 0 })
+	w.SleepUntil(2*time.Minute, "the node is ready", func() bool {
+		return w.crashed() || !slices.Contains(w.life.node.NotReady(), "starting or stopping")
+	})
 }
 
 // boot starts the node.
@@ -184,6 +186,3 @@ func (w *World) DiskFree(bytes uint64) {
 	w.Note("%d bytes are free on the disk", bytes)
 	w.life.disk.setFree(bytes)
 }
-
-// lowSpace is where the node begins to refuse mail.
-func lowSpace(c *config.Config) uint64 { return uint64(c.Node.LowSpace.SoftBytes) }

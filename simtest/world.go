@@ -68,6 +68,9 @@ type World struct {
 	ledger ledger
 	watch  watch
 
+	beside sync.WaitGroup // what Go has begun
+	over   chan struct{}  // closed when the story has ended
+
 	fuse    int64 // change of the disk at which the next node's power fails; 0: none
 	session int   // RADIUS sessions so far
 
@@ -102,7 +105,7 @@ func StoryOf(t *testing.T, seed uint64, configure func(*config.Config), tell fun
 
 func newWorld(t testing.TB, seed uint64) *World {
 	w := &World{Seed: seed, Net: NewNet(), DNS: NewDNS(), Config: worldConfig(), t: t, chance: chance(seed), journal: newJournal(),
-		logins: map[mail.Login]*customer{}, disk: newDisk(), removed: map[mail.ID]time.Time{}}
+		logins: map[mail.Login]*customer{}, disk: newDisk(), removed: map[mail.ID]time.Time{}, over: make(chan struct{})}
 	w.ledger.letters = map[int]*Letter{}
 	w.watch.attended = map[string]time.Time{}
 	w.senders = w.Net.Machine(senderAddr)
@@ -111,8 +114,24 @@ func newWorld(t testing.TB, seed uint64) *World {
 	return w
 }
 
+// Go does something beside the story. Where it sleeps it is by Pause.
+func (w *World) Go(f func()) { w.beside.Go(f) }
+
+// Pause waits for a time; false: the story has ended meanwhile.
+func (w *World) Pause(d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-w.over:
+		return false
+	}
+}
+
 // end takes the world down, so that no goroutine is left in the bubble.
 func (w *World) end() {
+	close(w.over)
 	if w.life != nil {
 		w.life.cancel()
 		w.gone = append(w.gone, w.life)
@@ -122,6 +141,7 @@ func (w *World) end() {
 	}
 	w.senders.Fail(false)
 	w.access.Fail(false)
+	w.beside.Wait()
 	for _, l := range w.gone {
 		<-l.ended
 	}
