@@ -6,6 +6,7 @@ import (
 	"net/http/pprof"
 	"runtime/debug"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -39,7 +40,7 @@ func (s *Server) handlers() (admin, tcp http.Handler) {
 		writeProblem(w, http.StatusNotFound, mail.NotFound, fmt.Sprintf("there is no %s %s; see %s/openapi.json", r.Method, r.URL.Path, wire.Prefix))
 	})
 
-	doc := newDocument(a)
+	doc := sync.OnceValue(func() document { return newDocument(a) })
 	open := http.NewServeMux()
 	s.openPages(open, doc)
 	open.Handle("/", s.bearer(calls))
@@ -55,8 +56,9 @@ func (s *Server) handlers() (admin, tcp http.Handler) {
 	return s.guard("socket", own), s.guard("tcp", open)
 }
 
-// document is the OpenAPI document. It is made once, at the start: huma's own page
-// makes it at the first call, without a lock.
+// document is the OpenAPI document. It is made when it is first asked for: that
+// takes longer than the rest of a start. (huma's own page would make it without a
+// lock.)
 type document struct{ json, yaml []byte }
 
 func newDocument(a huma.API) document {
@@ -72,7 +74,7 @@ func newDocument(a huma.API) document {
 }
 
 // openPages need no token.
-func (s *Server) openPages(mux *http.ServeMux, doc document) {
+func (s *Server) openPages(mux *http.ServeMux, doc func() document) {
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
 		if why := s.deps.NotReady(); len(why) > 0 {
@@ -86,11 +88,11 @@ func (s *Server) openPages(mux *http.ServeMux, doc document) {
 		MaxRequestsInFlight: 4, Timeout: 30 * time.Second}))
 	mux.HandleFunc("GET "+wire.Prefix+"/openapi.json", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/openapi+json")
-		w.Write(doc.json)
+		w.Write(doc().json)
 	})
 	mux.HandleFunc("GET "+wire.Prefix+"/openapi.yaml", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/openapi+yaml")
-		w.Write(doc.yaml)
+		w.Write(doc().yaml)
 	})
 }
 
