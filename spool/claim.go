@@ -84,8 +84,16 @@ func (m *Moves) Finish(c Finish) (Finished, error) {
 	if q.Claim == nil || q.Claim.Session != c.Session {
 		return Finished{Stale: true, Next: q.Next, Left: q.Messages}, nil
 	}
+	// A node's clock may be behind the machine's time, which never goes back: by
+	// that clock every next attempt would be due already, again and again.
+	if behind := q.Claim.Since - c.Began; behind > 0 {
+		c.Began += behind
+		if c.EarliestRetry != 0 {
+			c.EarliestRetry += behind
+		}
+	}
 	q.Claim = nil
-	c.Began = min(c.Began, m.Now) // a node's clock may be ahead
+	c.Began = min(c.Began, m.Now) // or ahead
 	q.LastAttempt, q.LastCause, q.LastOutcome = c.Began, c.Cause, c.Outcome
 	q.LastWords, q.LastRemote, q.LastBanner = clip(c.Words), clip(c.Remote), clip(c.Banner)
 	if c.Sent > 0 {
@@ -141,12 +149,18 @@ func (m *Moves) scheduleAfter(q *Queue, c *Finish) error {
 	return m.schedule(q, RetryAccount(m.Set, c.Began, m.Now), CauseTimer)
 }
 
-// cameAfter reports whether a queue has mail above an ID.
+// cameAfter reports whether a queue has mail above an ID. A damaged row does not
+// count: no session will ever see it.
 func (m *Moves) cameAfter(name QueueName, id mail.ID) (bool, error) {
 	if id == 0 {
 		return false, nil
 	}
-	_, upper := prefixRange(messagesKey(name))
-	key, _, err := m.Tx.Last(messageKey(name, id+1), upper)
-	return key != nil, err
+	var err error
+	for range (Reader{m.Tx}).Messages(name, id, &err) {
+		return true, nil
+	}
+	if mail.KindOf(err) == mail.Broken {
+		err = nil
+	}
+	return false, err
 }
