@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -129,11 +130,18 @@ func (e *explaining) look(ctx context.Context, dns, probing bool) error {
 	return nil
 }
 
+// judge puts what is likelier to be the reason first, for the first of the worst
+// is the summary. Mail that waits has come in, so what keeps it is on the way out.
 func (e *explaining) judge() {
-	for _, c := range []wire.Check{
-		e.active(), e.domains(), e.routed(), e.port25(), e.banner(), e.openRelay(), e.lastAttempt(),
-		e.presence(), e.doubleLogin(), e.debounce(), e.quota(), e.held(), e.waiting(), e.next(),
-	} {
+	in := []wire.Check{e.domains(), e.quota()}
+	checks := []wire.Check{e.active(), e.held(), e.routed(), e.port25(), e.banner(), e.openRelay(), e.lastAttempt(),
+		e.next(), e.waiting(), e.presence(), e.doubleLogin(), e.debounce()}
+	if e.queue.Messages > 0 {
+		checks = append(checks, in...)
+	} else {
+		checks = slices.Insert(checks, 1, in...)
+	}
+	for _, c := range checks {
 		e.out.Checks = append(e.out.Checks, c)
 		e.out.Verdict = wire.Worse(e.out.Verdict, c.Verdict)
 	}

@@ -26,21 +26,25 @@ func (e *explaining) domains() wire.Check {
 	if len(e.out.Domains) == 0 {
 		return verdict("domains", wire.Bad, fmt.Sprintf("add one: domain add DOMAIN --account %s", e.acct.Login), "the account has no domain, so no mail comes in for it")
 	}
-	worst := wire.Skipped
-	var texts, advice []string
+	worst, checked := wire.Skipped, 0
+	var wrong []wire.Check
 	for _, d := range e.out.Domains {
 		for _, c := range d.Checks {
 			if c.Name != "mx" {
 				continue
 			}
 			worst = wire.Worse(worst, c.Verdict)
+			checked++
 			if c.Verdict == wire.Warn || c.Verdict == wire.Bad {
-				texts, advice = append(texts, c.Found), append(advice, c.Advice)
+				wrong = append(wrong, c)
 			}
 		}
 	}
-	if len(texts) > 0 {
-		return verdict("domains", worst, advice[0], "%s", strings.Join(texts, "; "))
+	switch {
+	case len(wrong) == 1:
+		return verdict("domains", worst, wrong[0].Advice, "%s", wrong[0].Found)
+	case len(wrong) > 1:
+		return verdict("domains", worst, "see each domain", "the MX records of %d of %s are wrong", len(wrong), plural(checked, "domain"))
 	}
 	if worst == wire.OK {
 		return verdict("domains", wire.OK, "", "the MX records of %s point here", plural(min(len(e.out.Domains), maxCheckedDomains), "domain"))
@@ -90,11 +94,35 @@ func (e *explaining) banner() wire.Check {
 		return verdict("banner", wire.Warn, "the customer should switch off SMTP inspection ('no fixup protocol smtp'); until then mail is pushed more slowly, in a way that it lets through",
 			"a PIX firewall masks the server's banner: %s", e.out.Banner)
 	}
+	if e.probe == nil {
+		return verdict("banner", wire.OK, "", "the last banner was not masked by a firewall: %s", e.out.Banner)
+	}
 	return verdict("banner", wire.OK, "", "the banner is not masked by a firewall")
 }
 
 func (e *explaining) openRelay() wire.Check {
-	return verdict("open-relay", wire.Skipped, "", "not tested here")
+	return verdict("open-relay", wire.Skipped, "", "not tested by this version")
+}
+
+// outcomes are what became of an attempt, in words.
+var outcomes = map[spool.Outcome]string{
+	spool.OutcomeDone:    "every message got an answer",
+	spool.OutcomeFailed:  "failed",
+	spool.OutcomeLost:    "the connection broke off",
+	spool.OutcomeNothing: "there was nothing to send",
+	spool.OutcomeExpired: "its session was never heard of again",
+}
+
+// causes are what an attempt is made for, in words.
+var causes = map[spool.Cause]string{
+	spool.CauseLogin:    "the customer came online",
+	spool.CauseOperator: "an operator asked",
+	spool.CauseWakeup:   "a wake-up mail",
+	spool.CauseETRN:     "ETRN",
+	spool.CauseATRN:     "ATRN",
+	spool.CauseNew:      "new mail",
+	spool.CauseTimer:    "the timer",
+	spool.CauseSweep:    "the sweep",
 }
 
 func (e *explaining) lastAttempt() wire.Check {
@@ -102,17 +130,23 @@ func (e *explaining) lastAttempt() wire.Check {
 	if q.LastAttempt == 0 {
 		return verdict("last-attempt", wire.Skipped, "", "there was no attempt yet")
 	}
-	said := ""
-	if q.LastWords != "" {
-		said = "; it was said: " + q.LastWords
+	text := fmt.Sprintf("the last attempt, %s (%s)", e.since(q.LastAttempt), orUnknown(causes[q.LastCause]))
+	if q.LastRemote != "" && !strings.Contains(q.LastWords, q.LastRemote) {
+		text += ", to " + q.LastRemote
 	}
-	text := fmt.Sprintf("the last attempt was %s, because of %s, to %s: %s%s", e.since(q.LastAttempt), orUnknown(q.LastCause.String()), orUnknown(q.LastRemote), q.LastOutcome, said)
-	if q.LastSuccess != 0 {
+	text += ": " + orUnknown(outcomes[q.LastOutcome])
+	if q.Failures > 1 {
+		text += fmt.Sprintf(", as %d in a row", q.Failures)
+	}
+	if q.LastWords != "" {
+		text += ": " + q.LastWords
+	}
+	if q.LastSuccess != 0 && q.LastSuccess < q.LastAttempt {
 		text += "; mail was last handed over " + e.since(q.LastSuccess)
 	}
 	switch {
 	case q.Failures > 0 || q.LastOutcome == spool.OutcomeFailed || q.LastOutcome == spool.OutcomeLost || q.LastOutcome == spool.OutcomeExpired:
-		return verdict("last-attempt", wire.Bad, "the words above are the other side's or the network's; see port25", "%s (%s in a row failed)", text, plural(max(1, q.Failures), "attempt"))
+		return verdict("last-attempt", wire.Bad, "the last words are the other side's or the network's; port25 says how it is now", "%s", text)
 	case q.LastWords != "" && (q.LastWords[0] == '4' || q.LastWords[0] == '5'):
 		return verdict("last-attempt", wire.Warn, "the customer's server answered and did not take all mail; its words say why", "%s", text)
 	}
@@ -165,8 +199,13 @@ func (e *explaining) debounce() wire.Check {
 	case q.Debounced == 0:
 		return verdict("debounce", wire.OK, "", "the login %s started an attempt; another one does so in %s", e.since(q.LastLoginTrigger), ago(until.Sub(now)))
 	}
+	found := fmt.Sprintf("%s debounced since the one %s that started an attempt; the next one counts in %s",
+		plural(int(q.Debounced), "login"), e.since(q.LastLoginTrigger), ago(until.Sub(now)))
+	if q.Messages == 0 {
+		return verdict("debounce", wire.OK, "", "%s", found)
+	}
 	return verdict("debounce", wire.Warn, fmt.Sprintf("the timer still applies; to try at once: queue retry --account %s", e.acct.Login),
-		"%s since the one %s that started an attempt were debounced; the next login counts in %s", plural(int(q.Debounced), "login"), e.since(q.LastLoginTrigger), ago(until.Sub(now)))
+		"%s", found)
 }
 
 func (e *explaining) quota() wire.Check {
@@ -221,8 +260,6 @@ func (e *explaining) waiting() wire.Check {
 func (e *explaining) next() wire.Check {
 	q := &e.queue
 	now := mail.At(e.now)
-	why := map[spool.Cause]string{spool.CauseLogin: "the customer came online", spool.CauseOperator: "an operator asked", spool.CauseNew: "new mail",
-		spool.CauseTimer: "the timer", spool.CauseSweep: "the sweep", spool.CauseWakeup: "a wake-up mail", spool.CauseETRN: "ETRN", spool.CauseATRN: "ATRN"}[q.Cause]
 	switch {
 	case q.Messages == 0:
 		return verdict("next-attempt", wire.OK, "", "none is needed: nothing is waiting")
@@ -233,9 +270,9 @@ func (e *explaining) next() wire.Check {
 	case q.Next == 0:
 		return verdict("next-attempt", wire.Bad, "this should not be; the watchdog repairs it within minutes, 'queue retry' at once", "mail is waiting and no attempt is planned")
 	case q.Next <= now:
-		return verdict("next-attempt", wire.OK, "", "due now (%s); it begins as soon as a session is free", orUnknown(why))
+		return verdict("next-attempt", wire.OK, "", "due now (%s); it begins as soon as a session is free", orUnknown(causes[q.Cause]))
 	}
-	return verdict("next-attempt", wire.OK, "", "in %s, at %s (%s)", ago(q.Next.Sub(now)), q.Next.Std().Format(time.RFC3339), orUnknown(why))
+	return verdict("next-attempt", wire.OK, "", "in %s, at %s (%s)", ago(q.Next.Sub(now)), q.Next.Std().Format(time.RFC3339), orUnknown(causes[q.Cause]))
 }
 
 func plural(n int, noun string) string {

@@ -58,10 +58,10 @@ func TestWhereNothingIsWrongTheExplanationSaysSo(t *testing.T) {
 			t.Errorf("%+v", c)
 		}
 	}
-	if got := strings.Join(names, " "); got != "account domains route port25 banner open-relay last-attempt presence double-login debounce quota hold queue next-attempt" {
+	if got := strings.Join(names, " "); got != "account domains quota hold route port25 banner open-relay last-attempt next-attempt queue presence double-login debounce" {
 		t.Fatal(got)
 	}
-	if c := check(t, e, "open-relay"); c.Found != "not tested here" || c.Verdict != wire.Skipped {
+	if c := check(t, e, "open-relay"); c.Found != "not tested by this version" || c.Verdict != wire.Skipped {
 		t.Fatal(c)
 	}
 	_, err := w.admin.Explain(w.ctx(), "nobody", true, true)
@@ -121,7 +121,7 @@ func TestWhatStandsInTheWayIsExplained(t *testing.T) {
 		{"a second session", []func(*town){login("192.0.2.10", "s1"), login("192.0.2.10", "s2")}, "double-login", wire.Warn, "double login", "used twice"},
 		{"a wrong address", []func(*town){login("198.51.100.1", "s1")}, "double-login", wire.Warn, "double login", "not the account's"},
 		{"the last attempt failed", []func(*town){queued(time.Hour), func(w *town) { w.attempt("account/jansen", "no route to host", 30*time.Minute) }}, "last-attempt", wire.Bad, "no route to host", "port25"},
-		{"debounced", []func(*town){queued(0), login("192.0.2.10", "s1"), login("192.0.2.10", "s1b")}, "debounce", wire.Warn, "1 login since the one", "queue retry --account jansen"},
+		{"debounced", []func(*town){queued(0), login("192.0.2.10", "s1"), login("192.0.2.10", "s1b")}, "debounce", wire.Warn, "1 login debounced since the one", "queue retry --account jansen"},
 		{"nearly full", []func(*town){queued(0), set(wire.AccountPatch{Quota: ptr(int64(110))})}, "quota", wire.Warn, "91 %", "--quota SIZE"},
 		{"full", []func(*town){queued(0), set(wire.AccountPatch{Quota: ptr(int64(100))})}, "quota", wire.Bad, "quota is full", "bounced"},
 		{"held", []func(*town){func(w *town) { w.admin.HoldQueue(w.ctx(), "account/jansen", wire.QueueHold{Reason: "moving"}) }}, "hold", wire.Bad, "moving", "queue release --account jansen"},
@@ -152,6 +152,19 @@ func TestWhatStandsInTheWayIsExplained(t *testing.T) {
 				t.Fatal("no summary")
 			}
 		})
+	}
+}
+
+func TestOfMailThatWaitsTheWayOutIsBlamedFirst(t *testing.T) {
+	w := well(t)
+	delete(w.out.mx, "jansen.example")
+	delete(w.out.banners, "192.0.2.10:25")
+	if e := w.explain(); !strings.Contains(e.Summary, "no MX record") {
+		t.Error("nothing waits:", e.Summary)
+	}
+	w.mail("account/jansen", "a@b.example", "x@jansen.example", 100, 0)
+	if e := w.explain(); !strings.Contains(e.Summary, "does not answer") {
+		t.Error("mail waits:", e.Summary)
 	}
 }
 

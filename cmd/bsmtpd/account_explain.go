@@ -2,7 +2,8 @@ package main
 
 import (
 	"fmt"
-	"time"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -47,37 +48,53 @@ is the queue. The exit code is 0 also when the answer is bad.`,
 // marks are what a verdict looks like at the beginning of a line.
 var marks = map[wire.Verdict]string{wire.OK: "ok", wire.Warn: "WARN", wire.Bad: "BAD", wire.Skipped: "-"}
 
+// badness is the order on the screen: what is wrong stands first.
+var badness = map[wire.Verdict]int{wire.Bad: 0, wire.Warn: 1, wire.OK: 2, wire.Skipped: 3}
+
+// showExplain says each thing once: the checks tell what the queue's and the
+// presence's own numbers would tell again. Those are in -o json.
 func (a *app) showExplain(e *wire.Explain) error {
-	now := time.Now()
-	fmt.Fprintf(a.out, "%s: %s\n\n", e.Login, harmless(e.Summary))
-	a.showChecks(e.Checks)
+	checks := slices.Clone(e.Checks)
+	slices.SortStableFunc(checks, func(x, y wire.Check) int { return badness[x.Verdict] - badness[y.Verdict] })
+	fmt.Fprintf(a.out, "%s: %s\n\n", e.Login, headline(e, checks))
+	a.showChecks(checks)
 	for _, d := range e.Domains {
-		fmt.Fprintf(a.out, "\ndomain %s, pushed to %s\n", d.Domain, harmless(d.Route))
-		a.showChecks(d.Checks)
-	}
-	if q := e.Queue; q != nil {
-		fmt.Fprintln(a.out)
-		if err := a.showQueue(q); err != nil {
-			return err
+		if len(e.Domains) > 1 && d.Verdict != wire.OK && d.Verdict != wire.Skipped {
+			fmt.Fprintf(a.out, "\ndomain %s, pushed to %s\n", d.Domain, harmless(d.Route))
+			a.showChecks(d.Checks)
 		}
 	}
-	if p := e.Presence; p != nil {
+	if p := e.Presence; p != nil && len(p.Sessions) > 0 {
 		fmt.Fprintln(a.out)
 		s := a.sheet()
-		s.line("online", yesNo(p.Online))
-		s.line("since", since(now, p.Since))
 		for _, line := range p.Sessions {
 			s.line("session", sessionText(line))
 		}
-		s.line("double login", doubleText(p.Double))
-		if err := s.end(); err != nil {
-			return err
-		}
-	}
-	if e.Banner != "" {
-		fmt.Fprintf(a.out, "\nport 25 says: %s\n", harmless(e.Banner))
+		return s.end()
 	}
 	return nil
+}
+
+// headline names the checks that are not well.
+func headline(e *wire.Explain, checks []wire.Check) string {
+	var bad, warn []string
+	for _, c := range checks {
+		switch c.Verdict {
+		case wire.Bad:
+			bad = append(bad, c.Name)
+		case wire.Warn:
+			warn = append(warn, c.Name)
+		}
+	}
+	switch {
+	case len(bad) > 0 && len(warn) > 0:
+		return "wrong: " + strings.Join(bad, ", ") + "; worth a look: " + strings.Join(warn, ", ")
+	case len(bad) > 0:
+		return "wrong: " + strings.Join(bad, ", ")
+	case len(warn) > 0:
+		return "worth a look: " + strings.Join(warn, ", ")
+	}
+	return harmless(e.Summary)
 }
 
 // showChecks writes one line for each question, and what to do below it.
