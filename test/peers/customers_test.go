@@ -49,10 +49,13 @@ func script(words ...string) func(net.Conn) {
 	}
 }
 
-// Customers' servers that are broken in all kinds of ways: the mail stays, the
-// reason is told, and once the server is well everything is pushed.
-func TestABrokenServerOfACustomerLosesNothing(t *testing.T) {
-	t.Parallel()
+// brokenServer is a customer's server, and what is told of it.
+type brokenServer struct {
+	serve func(net.Conn)
+	says  string // in the queue's last words, or the message's
+}
+
+func brokenServers() map[string]brokenServer {
 	hello := []string{"220 customer.example", "250 customer.example"}
 	after := func(words ...string) func(net.Conn) { return script(append(hello[:2:2], words...)...) }
 	endless := func(line string) func(net.Conn) {
@@ -64,10 +67,7 @@ func TestABrokenServerOfACustomerLosesNothing(t *testing.T) {
 			}
 		}
 	}
-	servers := map[string]struct {
-		serve func(net.Conn)
-		says  string // in the queue's last words, or the message's
-	}{
+	return map[string]brokenServer{
 		"says nothing":          {script("hang", "hang"), "no sign of life"},
 		"closes at once":        {script("close"), "closed the connection"},
 		"octets of chance":      {func(c net.Conn) { io.CopyN(c, rand.Reader, 100_000) }, ""},
@@ -86,6 +86,13 @@ func TestABrokenServerOfACustomerLosesNothing(t *testing.T) {
 		"answers with nonsense": {after("250 ok", "99 problems", "hang"), ""},
 		"takes data for mail":   {after("354 go ahead", "hang"), ""},
 	}
+}
+
+// Customers' servers that are broken in all kinds of ways: the mail stays, the
+// reason is told, and once the server is well everything is pushed.
+func TestABrokenServerOfACustomerLosesNothing(t *testing.T) {
+	t.Parallel()
+	servers := brokenServers()
 	s := serve(t, quick)
 	c := call(t, s.smtp()).hello()
 	logins := map[string]string{}

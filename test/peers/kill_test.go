@@ -109,6 +109,32 @@ func (l *load) end() {
 	l.wg.Wait()
 }
 
+// audit compares the ledger with what has come to the customers: acknowledged
+// messages that are missing, messages that came though nobody was told of them, and
+// copies too many.
+func (l *ledger) audit(sinks []*sink) (missing, unacked, again int) {
+	times := map[string]int{}
+	for _, k := range sinks {
+		for len(k.got) > 0 {
+			_, subject, _ := strings.Cut(string((<-k.got).body), "\r\nSubject: ")
+			subject, _, _ = strings.Cut(subject, "\r\n")
+			times[subject]++
+		}
+	}
+	for subject := range l.acked {
+		if times[subject] == 0 {
+			missing++
+		}
+	}
+	for subject, n := range times {
+		if !l.acked[subject] {
+			unacked++
+		}
+		again += n - 1
+	}
+	return missing, unacked, again
+}
+
 // TestKillsLoseNoAcknowledgedMessage takes the server away three times in the
 // middle of its work. Two customers are online, two are not.
 func TestKillsLoseNoAcknowledgedMessage(t *testing.T) {
@@ -149,26 +175,7 @@ func TestKillsLoseNoAcknowledgedMessage(t *testing.T) {
 	for _, login := range []string{"jansen", "devries", "bakker", "smit"} {
 		s.drained(login)
 	}
-	times := map[string]int{}
-	for _, k := range append(online, late) {
-		for len(k.got) > 0 {
-			_, subject, _ := strings.Cut(string((<-k.got).body), "\r\nSubject: ")
-			subject, _, _ = strings.Cut(subject, "\r\n")
-			times[subject]++
-		}
-	}
-	missing, unacked, again := 0, 0, 0
-	for subject := range l.acked {
-		if times[subject] == 0 {
-			missing++
-		}
-	}
-	for subject, n := range times {
-		if !l.acked[subject] {
-			unacked++
-		}
-		again += n - 1
-	}
+	missing, unacked, again := l.audit(append(online, late))
 	acked, lost := l.counts()
 	t.Logf("%d acknowledged, %d of them missing; %d came without an acknowledgement (%d conversations broke off); %d came again", acked, missing, unacked, lost, again)
 	if missing > 0 {

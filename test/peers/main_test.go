@@ -16,7 +16,7 @@ import (
 
 // patience is how long a test waits for what must come. Nothing here is a
 // measurement: a slow machine may take its time.
-const patience = 30 * time.Second
+const patience = time.Minute
 
 // verbose shows what the servers say even where a test passes.
 var verbose = flag.Bool("servers", false, "show the logs of all servers")

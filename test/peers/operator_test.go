@@ -114,11 +114,18 @@ func TestAnOperatorLooksAfterTheQueue(t *testing.T) {
 	s.says(2, "ALL for every message there is", "queue", "remove")
 	s.says(0, "5 messages would be removed", "queue", "remove", "ALL", "--dry-run")
 
-	// Suspended delivery: mail is taken and kept, whatever is asked for.
+	s.suspended(k, c)
+	s.audited()
+}
+
+// suspended delivery: mail is taken and kept, whatever is asked for, and pushed in
+// order of arrival when it is resumed.
+func (s *server) suspended(k *sink, c *caller) {
+	s.t.Helper()
 	s.says(0, "delivery of account/jansen suspended", "delivery", "suspend", "--account", "jansen", "--reason", "moving house")
 	s.says(0, "moving house", "delivery", "list")
 	s.says(0, "account jansen changed", "account", "set", "jansen", "--route", k.addr)
-	taken(t, c.data(text("letter 6", "info6@jansen.example")))
+	taken(s.t, c.data(text("letter 6", "info6@jansen.example")))
 	s.says(0, "", "queue", "retry", "--account", "jansen")
 	s.inStates("jansen", "hold:6")
 	k.none()
@@ -131,11 +138,10 @@ func TestAnOperatorLooksAfterTheQueue(t *testing.T) {
 		got = append(got, subject)
 	}
 	if want := []string{"letter 0", "letter 1", "letter 2", "letter 3", "letter 5", "letter 6"}; !slices.Equal(got, want) {
-		t.Errorf("delivered %q, want %q", got, want)
+		s.t.Errorf("delivered %q, want %q", got, want)
 	}
 	s.drained("jansen")
 	s.says(0, "nothing is queued", "queue", "list")
-	s.audited()
 }
 
 // audited checks that what an operator did can be read.

@@ -31,6 +31,7 @@ func TestALoginPushesEverythingThatWaited(t *testing.T) {
 			t.Errorf("row %d: %+v, and the queue's last words %q do not say why", i, r, s.queue("jansen").LastWords)
 		}
 	}
+	mentions(t, s.cli("account", "explain", "jansen", "--quick"), "jansen", "refused", fmt.Sprint(letters))
 
 	p.start()
 	if got := s.queue("jansen").Messages; got != letters {
