@@ -68,8 +68,9 @@ type Node struct {
 	stop chan struct{}
 	wg   sync.WaitGroup
 
-	failMu sync.Mutex
-	failed error // why the node must stop; set once
+	failMu  sync.Mutex
+	failed  error         // why the node must stop; set once
+	failing chan struct{} // closed when failed is set
 }
 
 // trailingLogs stay in the log after a snapshot. At least one must, so that the
@@ -92,9 +93,9 @@ func Open(h host.Host, o Options) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := &Node{opts: o, host: h, identity: id, log: o.Log, metrics: newMetrics(o.Registry), stop: make(chan struct{})}
+	n := &Node{opts: o, host: h, identity: id, log: o.Log, metrics: newMetrics(o.Registry), stop: make(chan struct{}), failing: make(chan struct{})}
 	if err := n.open(); err != nil {
-		return nil, errors.Join(err, n.closeStores())
+		return nil, errors.Join(err, n.unlessFailed(n.closeStores))
 	}
 	n.wg.Add(1)
 	go n.snapshotLoop()
@@ -284,6 +285,34 @@ func (n *Node) snapshot() {
 // start has nothing to replay; a crash here costs only that.
 func (n *Node) Close() error {
 	close(n.stop)
+	return n.unlessFailed(n.shutdown)
+}
+
+// closePatience is how long the parts of a failed node may take to end.
+const closePatience = 5 * time.Second
+
+// unlessFailed runs end. After an error that pebble cannot undo (see stateLogger)
+// its locks are held for ever, and whoever needs them waits as long; so once the
+// node has failed what does not end soon is left behind: the process must stop.
+func (n *Node) unlessFailed(end func() error) error {
+	done := make(chan error, 1)
+	go func() { done <- end() }()
+	select {
+	case err := <-done:
+		return err
+	case <-n.failing:
+	}
+	late := time.NewTimer(closePatience)
+	defer late.Stop()
+	select {
+	case err := <-done:
+		return err
+	case <-late.C:
+		return fmt.Errorf("the data directory could not be closed after a failure: %w", n.Failed())
+	}
+}
+
+func (n *Node) shutdown() error {
 	n.wg.Wait()
 	n.proposer.close()
 	if n.Failed() == nil {
@@ -310,6 +339,7 @@ func (n *Node) fail(err error) {
 	first := n.failed == nil
 	if first {
 		n.failed = err
+		close(n.failing)
 	}
 	n.failMu.Unlock()
 	if first {
