@@ -166,7 +166,7 @@ func (s *Server) Listen() error {
 		l, err := s.deps.Host.Net.Listen("tcp", cfg.Address)
 		if err != nil {
 			sock.Close()
-			return fmt.Errorf("listen for the HTTP API on %s (setting api.address): %w", cfg.Address, err)
+			return fmt.Errorf("api.address: cannot serve the HTTP API at %s: %w; stop what uses the address or choose another", cfg.Address, err)
 		}
 		doors = append(doors, door{s.limit(l, "tcp"), s.tcp})
 	}

@@ -242,7 +242,7 @@ func (c RemoveAccount) Apply(tx kv.Tx, now mail.Time) error {
 		return err
 	}
 	if n > 0 {
-		return mail.Fail(mail.Conflict, fmt.Sprintf("account %s still has %d domains; remove or move them first", c.Login, n))
+		return mail.Fail(mail.Conflict, fmt.Sprintf("account %s still has domains (%d); remove them, or give them to another account, first", c.Login, n))
 	}
 	if err := indexAccount(tx, old, nil); err != nil {
 		return err
@@ -291,7 +291,7 @@ func checkVersion(what, name string, want, have uint64) Put {
 	case want == AnyVersion || want == have:
 		return Put{}
 	case want == 0:
-		return failed(mail.Exists, "%s %s is there already (version %d)", what, name, have)
+		return failed(mail.Exists, "%s %s is there already (version %d); to change it: %s set %s", what, name, have, what, name)
 	case have == 0:
 		return failed(mail.NotFound, "there is no %s %s", what, name)
 	}

@@ -266,7 +266,7 @@ func TestADomainNeedsItsAccount(t *testing.T) {
 	wantKind(t, o.putDomains(PutDomain{Domain{Name: "x.example", Login: "nobody"}, 0})[0].Err(), mail.NotFound, "nobody")
 	o.account("jansen")
 	o.domain("jansen.example", "jansen")
-	wantKind(t, o.removeAccount("jansen"), mail.Conflict, "1 domains")
+	wantKind(t, o.removeAccount("jansen"), mail.Conflict, "still has domains (1)")
 	if err := o.removeDomain("jansen.example"); err != nil {
 		t.Fatal(err)
 	}

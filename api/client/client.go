@@ -112,7 +112,7 @@ func (c *Client) unreachable(err error) error {
 	if errors.As(err, &u) {
 		err = u.Err
 	}
-	return &mail.Error{Kind: mail.Unavailable, Err: fmt.Errorf("no node answers at %s: %w; is 'bsmtpd serve' running, and is this its data directory?", c.what, err)}
+	return &mail.Error{Kind: mail.Unavailable, Err: fmt.Errorf("no node answers at %s: %w", c.what, err)}
 }
 
 // failureOf is the error that an answer tells.

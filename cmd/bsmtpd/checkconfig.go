@@ -18,8 +18,8 @@ func checkConfigCommand(a *app) *cobra.Command {
 		Short: "see whether the settings can be used, without starting a server",
 		Long: `Read the settings as "bsmtpd serve" would, from the file and the environment, and
 say everything that is wrong with them. Exit code 1: they cannot be used.`,
-		Example: `  bsmtpd check-config --config /etc/bsmtpd.yaml
-  bsmtpd check-config --config /etc/bsmtpd.yaml --dump`,
+		Example: `  bsmtpd check-config --config /etc/bsmtpd/bsmtpd.yaml
+  bsmtpd check-config --config /etc/bsmtpd/bsmtpd.yaml --dump`,
 		Args: exactly(),
 		RunE: func(*cobra.Command, []string) error {
 			if file == "" {

@@ -74,7 +74,7 @@ func (a *app) token() (string, error) {
 func (a *app) hint(err error) string {
 	server := a.serverURL()
 	var dial *net.OpError
-	failed := errors.As(err, &dial)
+	failed := mail.KindOf(err) == mail.Unavailable && errors.As(err, &dial)
 	switch {
 	case server == "" && failed && errors.Is(err, os.ErrPermission):
 		return fmt.Sprintf("\nthe socket in %s is for root and the server's own user; use sudo", a.dataDir())

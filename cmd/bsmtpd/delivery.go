@@ -169,19 +169,26 @@ func deliverySources(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			none := len(s.Addresses) == 0
+			const chosen = "no source addresses are configured (delivery.source_addresses): the system chooses"
 			if len(args) == 1 {
+				if none {
+					return a.nothing(chosen)
+				}
+				var known []string
 				for _, sn := range s.Snippets {
 					if sn.For == args[0] {
 						return a.say(sn, "%s", strings.TrimRight(sn.Text, "\n"))
 					}
+					known = append(known, sn.For)
 				}
-				return a.nothing("there is no snippet for %q", args[0])
+				return a.nothing("nothing is known for %q; there is %s", args[0], strings.Join(known, ", "))
 			}
 			if a.json() {
 				return a.line(s)
 			}
-			if len(s.Addresses) == 0 {
-				a.note("no source addresses are configured: the system chooses")
+			if none {
+				a.note(chosen)
 			}
 			for _, addr := range s.Addresses {
 				fmt.Fprintln(a.out, addr)

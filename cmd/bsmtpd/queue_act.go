@@ -170,7 +170,7 @@ func (a *app) actOnIDs(c *cobra.Command, v verb, act wire.Action, in io.Reader) 
 			if total.Seen > 0 {
 				return fmt.Errorf("line %d: %w; the %d messages before it are %s", n, err, total.Done, v.done)
 			}
-			return usagef("%v", err)
+			return usagef("%v%s", err, notAnID(f[0]))
 		}
 		act.IDs = append(act.IDs, id.String())
 		if len(act.IDs) == wire.MaxIDs {
@@ -189,6 +189,17 @@ func (a *app) actOnIDs(c *cobra.Command, v verb, act wire.Action, in io.Reader) 
 		}
 	}
 	return a.acted(v, &total, act.DryRun)
+}
+
+// notAnID guesses what somebody meant by a word that is no queue ID.
+func notAnID(word string) string {
+	if strings.EqualFold(word, allWord) {
+		return "; every message is " + allWord
+	}
+	if login, err := parseLogin(word); err == nil {
+		return fmt.Sprintf("; for a customer's mail: --account %s", login)
+	}
+	return ""
 }
 
 // expected counts what a filter matches where a person watches, so that the bar

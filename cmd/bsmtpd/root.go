@@ -88,15 +88,24 @@ func refuseStrangers(c *cobra.Command) {
 		if len(args) == 0 {
 			c.SetOut(c.ErrOrStderr())
 			c.Help()
-			return usagef("%s: say what to do", c.CommandPath())
+			return usagef("%ssay what to do", place(c))
 		}
-		text := fmt.Sprintf("%s: there is no command %q", c.CommandPath(), args[0])
+		text := fmt.Sprintf("%sthere is no command %q", place(c), args[0])
 		c.SuggestionsMinimumDistance = 2
 		if near := c.SuggestionsFor(args[0]); len(near) > 0 {
 			return usagef("%s; did you mean %q?", text, near[0])
 		}
 		return usagef("%s; see \"%s --help\"", text, c.CommandPath())
 	}
+}
+
+// place is the command that an error is about; the program's own name is written
+// before every error.
+func place(c *cobra.Command) string {
+	if !c.HasParent() {
+		return ""
+	}
+	return c.CommandPath() + ": "
 }
 
 // end writes what is left, says what went wrong and what to do about it, and
@@ -107,7 +116,10 @@ func (a *app) end(err error) int {
 	}
 	if err != nil && !errors.Is(err, errNothing) {
 		for line := range strings.SplitSeq(err.Error()+a.hint(err), "\n") {
-			fmt.Fprintln(a.err, "bsmtpd: "+harmless(line))
+			if !strings.HasPrefix(line, "bsmtpd ") { // a mistake in the use of a command begins with its name
+				line = "bsmtpd: " + line
+			}
+			fmt.Fprintln(a.err, harmless(line))
 		}
 	}
 	return a.exitCode(err)
