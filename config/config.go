@@ -56,7 +56,7 @@ type Node struct {
 	DataDir         string        `key:"data_dir" default:"data" doc:"Directory for everything the node keeps. It is made if it is not there; one that belongs to another node or cluster is refused."`
 	Hostname        string        `key:"hostname" default:"" doc:"Full name that the node gives in greetings and headers. Empty: what the system calls itself."`
 	ProviderDomains []mail.Domain `key:"provider_domains" default:"" doc:"The provider's own mail domains: mail to LOGIN@DOMAIN goes to the account's mailbox. Empty: there are no mailboxes."`
-	StopTimeout     time.Duration `key:"stop_timeout" default:"30s" doc:"How long sessions may finish their work when the node stops."`
+	StopTimeout     time.Duration `key:"stop_timeout" default:"30s" doc:"How long the node waits, when it stops, for each of its parts in turn: what takes mail and logins in (smtpd.stop_timeout), then pushes (delivery.stop_timeout), then the API. What has not ended by then is left behind, so let it be the longest of the three."`
 	Log             Log           `key:"log" doc:"The log on standard error: one line for each event in a message's life, with its ID."`
 	LowSpace        LowSpace      `key:"low_space" doc:"What to do when the file system of the data directory fills up. Below the soft mark new mail is refused with 452 4.3.1, and what is queued still goes out; below the hard mark the node refuses mail with 421, is not ready, and pauses pushes."`
 	Raft            Raft          `key:"raft" doc:"The replicated log."`

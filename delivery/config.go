@@ -33,7 +33,7 @@ type Config struct {
 	WindowBytes           mail.Size     `key:"window_bytes" default:"1MiB" doc:"Bytes in flight over one connection without an answer, a single larger message excepted." reload:"yes"`
 	ClaimLife             time.Duration `key:"claim_life" default:"10m" doc:"How long a session may hold a queue without a sign of life. Then another session may begin, also on another node." reload:"yes"`
 	ReportEvery           time.Duration `key:"report_every" default:"50ms" doc:"Longest time that results are collected before they are reported." reload:"yes"`
-	StopGrace             time.Duration `key:"stop_grace" default:"20s" doc:"How long messages in flight may end when the server stops." reload:"yes"`
+	StopTimeout           time.Duration `key:"stop_timeout" default:"20s" doc:"How long messages in flight may end when the server stops." reload:"yes"`
 	PixPause              time.Duration `key:"pix_pause" default:"200ms" doc:"Pause before the last segment of a message that passes a PIX firewall, so that it travels alone." reload:"yes"`
 }
 
@@ -69,7 +69,7 @@ func (c Config) Check() error {
 		{"linger", c.Linger, 0, 5 * time.Minute},
 		{"claim_life", c.ClaimLife, 10 * time.Second, 24 * time.Hour},
 		{"report_every", c.ReportEvery, time.Millisecond, 10 * time.Second},
-		{"stop_grace", c.StopGrace, 0, 10 * time.Minute},
+		{"stop_timeout", c.StopTimeout, 0, 10 * time.Minute},
 		{"pix_pause", c.PixPause, 0, time.Minute},
 	} {
 		if d.value < d.lo || d.value > d.hi {

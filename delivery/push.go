@@ -118,7 +118,7 @@ func (p *Pusher) Pause(on bool) {
 }
 
 // Run pushes until ctx ends, and then lets the messages in flight end for at most
-// Config.StopGrace.
+// Config.StopTimeout.
 func (p *Pusher) Run(ctx context.Context) error {
 	hard, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
@@ -311,7 +311,7 @@ func (p *Pusher) shutdown(cancel context.CancelFunc) {
 	for _, s := range p.sessions {
 		s.halt()
 	}
-	grace := time.AfterFunc(p.conf.Load().StopGrace, cancel)
+	grace := time.AfterFunc(p.conf.Load().StopTimeout, cancel)
 	defer grace.Stop()
 	for len(p.sessions) > 0 {
 		p.ended(<-p.ends)

@@ -48,7 +48,7 @@ func testConfig() Config {
 	return Config{Sessions: 50, SessionsPerNetwork: 0, MaxWaiting: 1000, ConnectionsPerAccount: 1, OutPort: 25,
 		ConnectTimeout: 10 * time.Second, GreetingTimeout: time.Minute, CommandTimeout: 5 * time.Minute, DataTimeout: 10 * time.Minute,
 		SessionLimit: time.Hour, MessageLimit: 6 * time.Hour, Linger: 200 * time.Millisecond, WindowMessages: 100, WindowBytes: 1 << 20,
-		ClaimLife: 10 * time.Minute, ReportEvery: 50 * time.Millisecond, StopGrace: 20 * time.Second, PixPause: 200 * time.Millisecond}
+		ClaimLife: 10 * time.Minute, ReportEvery: 50 * time.Millisecond, StopTimeout: 20 * time.Second, PixPause: 200 * time.Millisecond}
 }
 
 // story runs a test in a bubble with faked time.

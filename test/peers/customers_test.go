@@ -14,7 +14,7 @@ import (
 // quick are timeouts with which a server that hangs is given up soon.
 var quick = settings{
 	"delivery.connect_timeout": "1s", "delivery.greeting_timeout": "1s", "delivery.command_timeout": "1s", "delivery.data_timeout": "1s",
-	"delivery.stop_grace": "1s",
+	"delivery.stop_timeout": "1s",
 }
 
 // script plays a customer's server: each word is the reply to the next line of the
