@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"iter"
@@ -41,10 +42,12 @@ func (s *Server) sendLogin(ctx context.Context, in *struct{ Body wire.LoginEvent
 	}
 	seen, err := s.deps.Node.Login(ctx, ev)
 	if err != nil {
+		s.metrics.logins.WithLabelValues(ev.Source, "failed").Inc()
 		return nil, err
 	}
-	s.log.Info("login", "event", in.Body.Event, "login", login, "source", ev.Source, "from", callerOf(ctx).Name, "address", in.Body.Address,
-		"unknown", seen.Unknown, "debounced", seen.Debounced, "queued", seen.Queued)
+	s.metrics.logins.WithLabelValues(ev.Source, seen.Outcome()).Inc()
+	s.log.Info("login", "event", cmp.Or(in.Body.Event, "start"), "outcome", seen.Outcome(), "login", login, "source", ev.Source,
+		"from", callerOf(ctx).Name, "address", in.Body.Address, "queued", seen.Queued)
 	// An unknown login is no error of the caller: an access server that got one
 	// would send the event again for ever, and later events would wait behind it.
 	return &body[wire.LoginResult]{wire.LoginResult{

@@ -108,6 +108,7 @@ type metrics struct {
 	requests *prometheus.CounterVec
 	refused  *prometheus.CounterVec
 	panics   prometheus.Counter
+	logins   *prometheus.CounterVec
 }
 
 // New makes a server. Call Listen, then Run.
@@ -127,6 +128,7 @@ func New(cfg Config, deps Deps) *Server {
 			requests: deps.Metrics.Counters("api_requests_total", "Calls of the HTTP API by door and class of status.", "door", "status"),
 			refused:  deps.Metrics.Counters("api_refused_total", "Calls refused before they were looked at: connection limit, no or wrong token, scope.", "reason"),
 			panics:   deps.Metrics.Counter("api_panics_total", "Calls that ended in a panic; each is a bug."),
+			logins:   deps.Metrics.Counters("api_login_events_total", "Login events by source (http, cli) and outcome: triggered, debounced, noted, duplicate, unknown or failed.", "source", "outcome"),
 		},
 	}
 	s.cfg.Store(&cfg)

@@ -52,3 +52,23 @@ type Seen struct {
 	Queued    int64 `cbor:"8,keyasint,omitempty"` // messages waiting
 	Sessions  int   `cbor:"9,keyasint,omitempty"` // sessions ended by On or Off
 }
+
+// OutcomeNoted is the Outcome of an event that was recorded, and nothing more had
+// to follow.
+const OutcomeNoted = "noted"
+
+// Outcome is what the event led to in one word, for logs and counters: unknown,
+// duplicate, debounced, triggered or noted.
+func (s Seen) Outcome() string {
+	switch {
+	case s.Unknown:
+		return "unknown"
+	case s.Duplicate:
+		return "duplicate"
+	case s.Debounced:
+		return "debounced"
+	case s.Triggers:
+		return "triggered"
+	}
+	return OutcomeNoted
+}

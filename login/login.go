@@ -48,7 +48,7 @@ type metrics struct {
 func newMetrics(r *metric.Registry) *metrics {
 	return &metrics{
 		events: r.Counters("login_events_total",
-			"Login events by source (radius, file) and outcome: triggered, debounced, noted, duplicate, unknown, refused or failed (not committed).", "source", "outcome"),
+			"Login events by source (radius, file; see api_login_events_total for the others) and outcome: triggered, debounced, noted, duplicate, unknown, refused or failed (not committed).", "source", "outcome"),
 		doubles: r.Counters("login_doubles_total", "Logins that break the one-session rule, by way: session or address.", "way"),
 		dropped: r.Counters("radius_dropped_total",
 			"RADIUS packets without an answer, by reason: client (unknown), authenticator (wrong secret), malformed, code, status (no Acct-Status-Type), flood (queue full), failed (not committed), panic.", "reason"),
@@ -176,7 +176,7 @@ func (s *Server) tell(ctx context.Context, e directory.Event, from string) (dire
 		level = slog.LevelWarn
 		s.metrics.doubles.WithLabelValues(doubleNames[seen.Double]).Inc()
 		attrs = append(attrs, slog.String("double", doubleNames[seen.Double]))
-	case seen.Duplicate, e.Kind == directory.EventInterim && outcome == outcomeNoted:
+	case seen.Duplicate, e.Kind == directory.EventInterim && outcome == directory.OutcomeNoted:
 		level = slog.LevelDebug // many, and they change nothing
 	}
 	switch {
@@ -189,25 +189,14 @@ func (s *Server) tell(ctx context.Context, e directory.Event, from string) (dire
 	return seen, err
 }
 
-// outcomeNoted: recorded, and nothing more had to follow.
-const outcomeNoted = "noted"
-
 func outcomeOf(seen directory.Seen, err error) string {
 	switch {
 	case permanent(err):
 		return "refused"
 	case err != nil:
 		return "failed"
-	case seen.Unknown:
-		return "unknown"
-	case seen.Duplicate:
-		return "duplicate"
-	case seen.Debounced:
-		return "debounced"
-	case seen.Triggers:
-		return "triggered"
 	}
-	return outcomeNoted
+	return seen.Outcome()
 }
 
 // permanent reports an error that the same event would meet again.
