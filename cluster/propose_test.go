@@ -78,7 +78,7 @@ func (w *world) on(change func(*host.Host, *Options)) {
 }
 
 func TestAProposalThatWaitsTooLongIsUnavailable(t *testing.T) {
-	defer goleak.VerifyNone(t)
+	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
 	w := newWorld(t)
 	w.account("jansen", 1<<20)
 	disk := &slowFS{}
@@ -105,7 +105,7 @@ func TestAProposalThatWaitsTooLongIsUnavailable(t *testing.T) {
 }
 
 func TestClosingEndsAllWhoWait(t *testing.T) {
-	defer goleak.VerifyNone(t)
+	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
 	w := newWorld(t)
 	w.account("jansen", 1<<20)
 	disk := &slowFS{}
