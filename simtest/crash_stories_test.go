@@ -13,7 +13,7 @@ import (
 // synced a part is lost. Every 250 is delivered or queued all the same; a second
 // copy has its reason. The power fails again and again, also while the node starts.
 func TestAPowerFailureLosesNoMail(t *testing.T) {
-	for _, seed := range seeds(1, 12) {
+	for _, seed := range seeds(1, powerSeeds) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
 			StoryOf(t, seed, nil, func(w *World) {
@@ -110,6 +110,7 @@ func (w *World) bodies() int {
 // SIGTERM in the middle of a push loses nothing and delivers nothing twice: the
 // message on the wire may end.
 func TestAStopAmidAPushLosesNothing(t *testing.T) {
+	t.Parallel()
 	Story(t, func(w *World) {
 		s := w.Account("jansen")
 		w.Net.SetLine(s.addr, Line{Latency: 50 * time.Millisecond, Rate: 5000})
@@ -140,6 +141,7 @@ func TestAStopAmidAPushLosesNothing(t *testing.T) {
 
 // A sender that vanishes in the middle of a message leaves nothing behind.
 func TestASenderThatVanishesLeavesNothing(t *testing.T) {
+	t.Parallel()
 	Story(t, func(w *World) {
 		w.Account("jansen")
 		w.Offline("jansen")

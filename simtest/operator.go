@@ -113,11 +113,14 @@ func (w *World) TryRemove(ids ...mail.ID) error {
 	return nil
 }
 
-// Retry tries an account's queue now.
-func (w *World) Retry(name string) {
+// Retry tries a queue now, if there is one.
+func (w *World) Retry(queue string) {
 	w.t.Helper()
-	w.must("queue retry "+name, func(ctx context.Context, c *client.Client) error {
-		_, err := c.RetryQueue(ctx, "account/"+name)
+	w.must("queue retry "+queue, func(ctx context.Context, c *client.Client) error {
+		_, err := c.RetryQueue(ctx, queue)
+		if mail.KindOf(err) == mail.NotFound {
+			err = nil
+		}
 		return err
 	})
 }

@@ -14,6 +14,7 @@ import (
 
 // B1: mail is pushed at once to a server that answers.
 func TestMailIsPushedAtOnce(t *testing.T) {
+	t.Parallel()
 	Story(t, func(w *World) {
 		w.Account("jansen")
 		letters := w.Mail(3)
@@ -28,16 +29,17 @@ func TestMailIsPushedAtOnce(t *testing.T) {
 // B2: what a server that does not answer is to get is kept, for as long as it
 // takes, and arrives in the order in which it came.
 func TestMailIsKeptInOrder(t *testing.T) {
+	t.Parallel()
 	Story(t, func(w *World) {
 		w.Account("jansen")
 		w.Offline("jansen")
 		var letters []*Letter
-		for range 2 {
-			letters = append(letters, w.Mail(4)...)
-			w.Sleep(25 * time.Hour)
+		for range 4 * daysOffline {
+			letters = append(letters, w.Mail(2)...)
+			w.Sleep(6 * time.Hour)
 		}
-		if n := w.Held("account/jansen"); n != 8 {
-			t.Fatalf("%d letters wait after eight days; expected 32", n)
+		if n := w.Held("account/jansen"); n != 8*daysOffline {
+			t.Fatalf("%d letters wait after %d days", n, daysOffline)
 		}
 		w.Online("jansen")
 		w.Sleep(21 * time.Minute)
@@ -47,6 +49,7 @@ func TestMailIsKeptInOrder(t *testing.T) {
 
 // B3: nobody logs in; the timer tries every 20 minutes.
 func TestTheTimerTriesEveryTwentyMinutes(t *testing.T) {
+	t.Parallel()
 	Story(t, func(w *World) {
 		w.Account("jansen")
 		w.Offline("jansen")
@@ -99,6 +102,7 @@ const repairWords = "queues with mail had no next event"
 // B24: a schedule row that is lost is found by the watchdog, which looks every
 // five minutes between two sweeps, and is counted.
 func TestTheWatchdogFindsALostTimer(t *testing.T) {
+	t.Parallel()
 	Story(t, func(w *World) {
 		w.journal.excuse(repairWords)
 		w.watch.off = true
@@ -122,6 +126,7 @@ func TestTheWatchdogFindsALostTimer(t *testing.T) {
 // B4: the sweep finds it as well, by itself: here the row goes after the watchdog
 // has looked for the last time before the sweep.
 func TestTheSweepFindsALostTimer(t *testing.T) {
+	t.Parallel()
 	Story(t, func(w *World) {
 		w.journal.excuse(repairWords)
 		w.watch.off = true
@@ -145,6 +150,7 @@ func TestTheSweepFindsALostTimer(t *testing.T) {
 // B4: a timer that is set to next week, by a clock that was wrong, is no lost row;
 // the sweep tries the queue all the same.
 func TestTheSweepDoesNotBelieveATimerOfNextWeek(t *testing.T) {
+	t.Parallel()
 	Story(t, func(w *World) {
 		w.watch.off = true
 		w.Account("jansen")
@@ -167,6 +173,7 @@ func TestTheSweepDoesNotBelieveATimerOfNextWeek(t *testing.T) {
 
 // B5: a login is followed by the first byte on the wire within milliseconds.
 func TestALoginIsFollowedByThePush(t *testing.T) {
+	t.Parallel()
 	Story(t, func(w *World) {
 		w.Account("jansen")
 		w.Offline("jansen")
@@ -190,6 +197,7 @@ func TestALoginIsFollowedByThePush(t *testing.T) {
 // B6: a second login within 20 minutes starts nothing and is told as debounced;
 // the timer still tries.
 func TestASecondLoginIsDebounced(t *testing.T) {
+	t.Parallel()
 	Story(t, func(w *World) {
 		w.Account("jansen")
 		w.Offline("jansen")
@@ -230,6 +238,7 @@ func (w *World) presence(name string) directory.Presence {
 
 // B16: a second session, and a login with another address, are noticed.
 func TestADoubleLoginIsNoticed(t *testing.T) {
+	t.Parallel()
 	Story(t, func(w *World) {
 		w.Account("jansen")
 		w.Account("pietersen")
@@ -249,6 +258,7 @@ func TestADoubleLoginIsNoticed(t *testing.T) {
 
 // B17: Stop and Accounting-On mark a customer offline.
 func TestStopAndAccountingOnMarkCustomersOffline(t *testing.T) {
+	t.Parallel()
 	Story(t, func(w *World) {
 		names := []string{"jansen", "pietersen", "devries"}
 		for _, name := range names {
@@ -283,6 +293,7 @@ func TestStopAndAccountingOnMarkCustomersOffline(t *testing.T) {
 // B18: a PIX loses messages whose end is spread over two packets, so that no
 // server ever gets them; it is recognised, and its customers get all.
 func TestMailPassesAPIX(t *testing.T) {
+	t.Parallel()
 	Story(t, func(w *World) {
 		w.Account("jansen").Behave(Manner{PIX: true})
 		var letters []*Letter
@@ -301,6 +312,7 @@ func TestMailPassesAPIX(t *testing.T) {
 // A session hangs in a connection that nobody tells to be dead. The customer comes
 // back and logs in: his mail must not wait for the hanging session's patience.
 func TestALoginWhileASessionHangsInADeadConnection(t *testing.T) {
+	t.Parallel()
 	Story(t, func(w *World) {
 		s := w.Account("jansen")
 		s.Behave(Manner{Hang: atDot})
@@ -320,6 +332,7 @@ func TestALoginWhileASessionHangsInADeadConnection(t *testing.T) {
 // An operator removes mail while it is being pushed: what he was told is removed
 // is not delivered afterwards.
 func TestRemovingMailDuringItsPush(t *testing.T) {
+	t.Parallel()
 	Story(t, func(w *World) {
 		s := w.Account("jansen")
 		w.Net.SetLine(s.addr, Line{Latency: 100 * time.Millisecond, Rate: 4000})

@@ -19,6 +19,7 @@ func withQuota(bytes int64) func(*wire.Account) {
 // B11: the quota is exact, however many senders come at once: what was taken fits,
 // and what was refused would not have fitted beside it.
 func TestTheQuotaIsExactWhenManySendAtOnce(t *testing.T) {
+	t.Parallel()
 	Story(t, func(w *World) {
 		const quota = 100_000
 		w.AccountWith("jansen", withQuota(quota))
@@ -61,6 +62,7 @@ func TestTheQuotaIsExactWhenManySendAtOnce(t *testing.T) {
 
 // B11: who has no byte left is refused at RCPT, who has too few at the end of data.
 func TestAFullAccountIsRefusedInTheDialogue(t *testing.T) {
+	t.Parallel()
 	Story(t, func(w *World) {
 		w.AccountWith("jansen", withQuota(5000))
 		w.Offline("jansen")
@@ -85,6 +87,7 @@ func TestAFullAccountIsRefusedInTheDialogue(t *testing.T) {
 // B11: where a message has room with one customer and not with another, it is
 // taken, and its sender gets a notification about the other, in his own queue.
 func TestTheSenderIsToldOfAFullRecipient(t *testing.T) {
+	t.Parallel()
 	Story(t, func(w *World) {
 		w.AccountWith("jansen", withQuota(1000))
 		w.Account("pietersen")
@@ -111,6 +114,7 @@ func TestTheSenderIsToldOfAFullRecipient(t *testing.T) {
 
 // B9, B11: mailbox and queue share one quota.
 func TestMailboxAndQueueShareTheQuota(t *testing.T) {
+	t.Parallel()
 	Story(t, func(w *World) {
 		w.AccountWith("jansen", withQuota(6000))
 		w.Offline("jansen")

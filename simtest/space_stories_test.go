@@ -9,6 +9,7 @@ import (
 // C13: below the soft mark new mail is refused with 452 and the reason, and what
 // is queued still goes out; with space again, mail is taken again.
 func TestADiskThatIsAlmostFullRefusesNewMailAndDrains(t *testing.T) {
+	t.Parallel()
 	Story(t, func(w *World) {
 		w.journal.excuse("space is short")
 		w.Account("jansen")
@@ -35,6 +36,7 @@ func TestADiskThatIsAlmostFullRefusesNewMailAndDrains(t *testing.T) {
 // C13: below the hard mark the node refuses mail with 421, is not ready and begins
 // no push; then it goes on where it was.
 func TestADiskThatIsFullStopsTheWork(t *testing.T) {
+	t.Parallel()
 	Story(t, func(w *World) {
 		w.journal.excuse("space is short")
 		w.Account("jansen")

@@ -1,0 +1,12 @@
+//go:build !race
+
+package simtest
+
+import "time"
+
+const (
+	lifeOfAWorld = 14 * time.Hour // how long a world has faults
+	daysOffline  = 8              // how long a customer's mail is kept
+	lifeInDays   = 5              // of mail to the world
+	powerSeeds   = 16
+)
