@@ -112,7 +112,7 @@ func (n *Node) open() error {
 		return err
 	}
 	var err error
-	n.db, err = kv.Open(path.Join(n.opts.Dir, stateDir), kv.Options{FS: n.host.FS, CacheBytes: n.opts.CacheBytes,
+	n.db, err = kv.Open(path.Join(n.opts.Dir, stateDir), kv.Options{FS: stateFS{n.host.FS}, CacheBytes: n.opts.CacheBytes,
 		MemTableBytes: n.opts.MemTableBytes, Still: n.opts.Still, Logger: stateLogger{n}, MustExist: n.identity.Ready})
 	if err != nil {
 		return err
