@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"bsmtpd/kv"
@@ -26,7 +27,10 @@ const (
 // proposal is one command on its way into the log.
 type proposal struct {
 	command
-	done chan Reply // 1 deep: whoever gave up waiting does not block the rest
+	done chan Reply  // 1 deep: whoever gave up waiting does not block the rest
+	gone atomic.Bool // nobody waits for it any more
+	room int64       // of proposer.room; it is held until the command is in an entry
+	free atomic.Bool // and was given back
 }
 
 // proposer gathers commands into entries. While maxInFlight entries are on their
@@ -73,11 +77,11 @@ func (p *proposer) propose(ctx context.Context, c command) (any, error) {
 			return nil, mail.Fail(mail.Limit, "too many changes are waiting to be committed; try again later")
 		}
 	}
-	defer p.room.Release(size)
-	pr := &proposal{command: c, done: make(chan Reply, 1)}
+	pr := &proposal{command: c, done: make(chan Reply, 1), room: size}
 	select {
 	case p.in <- pr:
 	default:
+		p.leave(pr)
 		return nil, mail.Fail(mail.Limit, "too many changes are waiting to be committed; try again later")
 	}
 	timeout := time.NewTimer(p.node.opts.ApplyTimeout)
@@ -86,11 +90,21 @@ func (p *proposer) propose(ctx context.Context, c command) (any, error) {
 	case r := <-pr.done:
 		return r.Value, r.Err
 	case <-ctx.Done():
+		pr.gone.Store(true)
 		return nil, &mail.Error{Kind: mail.Unavailable, Err: fmt.Errorf("not committed in time, it may still be: %w", ctx.Err())}
 	case <-timeout.C:
+		pr.gone.Store(true)
 		return nil, mail.Fail(mail.Unavailable, fmt.Sprintf("not committed within %s, it may still be", p.node.opts.ApplyTimeout))
 	case <-p.stop:
+		p.leave(pr) // others wait for the room, and must hear of the end too
 		return nil, errStopping
+	}
+}
+
+// leave gives back the room of a command that is in an entry, or will be in none.
+func (p *proposer) leave(pr *proposal) {
+	if !pr.free.Swap(true) {
+		p.room.Release(pr.room)
 	}
 }
 
@@ -108,12 +122,18 @@ func (p *proposer) gather() {
 				return
 			}
 		}
+		if p.dropped(first) {
+			continue
+		}
 		batch := []*proposal{first}
 		size := entryHeader + first.size()
 	more:
 		for size < targetEntryBytes && len(batch) < maxEntryCommands {
 			select {
 			case next := <-p.in:
+				if p.dropped(next) {
+					continue
+				}
 				if size+next.size() > MaxEntryBytes {
 					carry = next
 					break more
@@ -128,6 +148,7 @@ func (p *proposer) gather() {
 		for _, pr := range batch {
 			entry = appendCommand(entry, &pr.command)
 			pr.fields, pr.beside = nil, nil // the caller may use his memory again
+			p.leave(pr)
 		}
 		p.node.metrics.entryCommands.Observe(float64(len(batch)))
 		select {
@@ -136,6 +157,17 @@ func (p *proposer) gather() {
 			return
 		}
 	}
+}
+
+// dropped reports a command whose proposer was told that it was not committed in
+// time, and leaves it out: a sender who was told so sends his mail again, and it
+// would arrive twice.
+func (p *proposer) dropped(pr *proposal) bool {
+	if !pr.gone.Load() {
+		return false
+	}
+	p.leave(pr)
+	return true
 }
 
 func (p *proposer) deliver() {
