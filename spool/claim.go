@@ -131,9 +131,10 @@ func (m *Moves) scheduleAfter(q *Queue, c *Finish) error {
 	switch {
 	case q.Quiet > m.Now:
 		return m.schedule(q, q.Quiet, urgent(q.Again, CauseTimer))
-	case q.Again != CauseNone && (failed || q.Again.Urgent() && c.EarliestRetry > m.Now):
+	case q.Again != CauseNone && (failed || q.Again.Urgent()):
 		// A trigger came while the session was at work, and it did not see to
-		// everything: a login must not wait for the timer.
+		// everything: a login must not wait for the timer, nor a message that an
+		// operator released or brought back when the session had passed it.
 		return m.schedule(q, m.Now, q.Again)
 	case failed:
 		return m.schedule(q, retryQueue(m.Set, q, m.Now), CauseTimer)

@@ -45,7 +45,7 @@ func (m *Moves) Act(c Act) (Acted, error) {
 }
 
 func (m *Moves) afterAct(q *Queue, c *Act, out *Acted) error {
-	if c.Action == ActRetry || c.Action == ActRelease {
+	if c.Action == ActRetry || c.Action == ActRelease || c.Action == ActRequeue {
 		if _, err := m.due(q, CauseOperator); err != nil {
 			return err
 		}

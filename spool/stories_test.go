@@ -323,7 +323,36 @@ func TestRemovedMailComesBackToAQueueWhoseSessionDied(t *testing.T) {
 	if got.Done != 1 {
 		t.Errorf("requeue: %+v", got)
 	}
-	s.WantNext(world, 0, CauseNew)
+	s.WantNext(world, 0, CauseOperator)
+}
+
+// A session goes through its queue once. What comes back to a place that it has
+// passed must not wait for the timer.
+func TestMailThatComesBackBehindASessionIsTriedAtOnce(t *testing.T) {
+	for _, action := range []Action{ActRelease, ActRequeue} {
+		s := newStory(t)
+		id := s.MailTo(jansen)
+		before := ActHold
+		if action == ActRequeue {
+			before = ActRemove
+		}
+		act := func(a Action) {
+			s.must(func(m *Moves) error {
+				_, err := m.Act(Act{Action: a, Items: []Item{{jansen, id}}, By: "op"})
+				return err
+			})
+		}
+		act(before)
+		last := s.MailTo(jansen)
+		s.Start(jansen, CauseNew)
+		act(action)
+		s.must(func(m *Moves) error {
+			_, err := m.Settle(Settle{Queue: jansen, Session: s.session, Results: []Result{{ID: last, To: []RecipientResult{{Address: "info@example.org", Fate: Sent}}}}})
+			return err
+		})
+		s.End(jansen, OutcomeDone, func(f *Finish) { f.SeenTo = last })
+		s.WantNext(jansen, 0, CauseOperator)
+	}
 }
 
 // What may be on the wire at this moment is not given up.
