@@ -89,6 +89,7 @@ type Server struct {
 	got    []Delivery
 	visits []*visit
 	seen   map[string]time.Time // greylist: sender and recipient, first try
+	poison int                  // a letter at which it breaks off; 0: none
 }
 
 // newServer starts a server for a domain.
@@ -122,6 +123,19 @@ func (s *Server) Behave(m Manner) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.manner = m
+}
+
+// choke lets the server break off in the middle of a letter; 0: of none.
+func (s *Server) choke(letter int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.poison = letter
+}
+
+func (s *Server) chokes(from string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.poison != 0 && s.poison == numberOf(strings.Trim(from, "<>"))
 }
 
 // Got are the messages taken so far, in order.
@@ -413,6 +427,9 @@ func (d *dialogue) bdat(arg string) error {
 
 // keep takes a message and says so.
 func (d *dialogue) keep(data []byte) error {
+	if d.s.chokes(d.from) {
+		return over{io.EOF}
+	}
 	if done, err := d.stage(atDot); err != nil || done {
 		d.reset()
 		return err

@@ -113,6 +113,24 @@ func (w *World) TryRemove(ids ...mail.ID) error {
 	return nil
 }
 
+// Requeue brings removed messages back.
+func (w *World) Requeue(ids ...mail.ID) {
+	w.t.Helper()
+	a := wire.Action{Action: "requeue"}
+	for _, id := range ids {
+		a.IDs = append(a.IDs, id.String())
+	}
+	w.must(fmt.Sprintf("queue requeue %v", a.IDs), func(ctx context.Context, c *client.Client) error {
+		_, err := c.Act(ctx, a, nil)
+		return err
+	})
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, id := range ids {
+		w.removed[id] = time.Time{}
+	}
+}
+
 // Retry tries a queue now, if there is one.
 func (w *World) Retry(queue string) {
 	w.t.Helper()

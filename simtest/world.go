@@ -74,8 +74,8 @@ type World struct {
 	fuse    int64 // change of the disk at which the next node's power fails; 0: none
 	session int   // RADIUS sessions so far
 
-	mu      sync.Mutex // guards removed
-	removed map[mail.ID]time.Time
+	mu      sync.Mutex            // guards removed
+	removed map[mail.ID]time.Time // when; the zero time: it was brought back
 }
 
 // customer is an account with its server.
