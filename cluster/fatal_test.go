@@ -83,3 +83,26 @@ func TestANodeWhoseRowsHaveFailedCanBeClosed(t *testing.T) {
 		})
 	}
 }
+
+// Whoever opens a directory is told, also where pebble would end the process.
+func TestADirectoryWhoseRowsFailWhileTheyAreOpenedIsRefused(t *testing.T) {
+	w := &world{t: t, disk: vfs.NewCrashableMem()}
+	h, o := w.options(false)
+	broken := &fatalFS{FS: h.FS}
+	broken.fail.Store(true)
+	h.FS = broken
+	opened := make(chan error, 1)
+	go func() {
+		defer close(opened) // runs also where the goroutine is ended
+		_, err := Open(h, o)
+		opened <- err
+	}()
+	select {
+	case err := <-opened:
+		if err == nil {
+			t.Error("Open did not return with an error")
+		}
+	case <-time.After(30 * time.Second):
+		t.Fatal("opening never ends")
+	}
+}

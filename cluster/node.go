@@ -111,12 +111,10 @@ func (n *Node) open() error {
 	if err := host.SyncDir(n.host.FS, n.opts.Dir); err != nil {
 		return err
 	}
-	var err error
-	n.db, err = kv.Open(path.Join(n.opts.Dir, stateDir), kv.Options{FS: stateFS{n.host.FS}, CacheBytes: n.opts.CacheBytes,
-		MemTableBytes: n.opts.MemTableBytes, Still: n.opts.Still, Logger: stateLogger{n}, MustExist: n.identity.Ready})
-	if err != nil {
+	if err := n.openRows(); err != nil {
 		return err
 	}
+	var err error
 	dir := path.Join(n.opts.Dir, logDir)
 	n.wal, err = wal.Open(dir, wal.WithSegmentFiler(segment.NewFiler(dir, walFS{n.host.FS})),
 		wal.WithMetaStore(&metaFile{fs: n.host.FS}), wal.WithSegmentSize(walSegmentBytes), wal.WithLogger(raftLogger(n.log)))
@@ -133,6 +131,25 @@ func (n *Node) open() error {
 	}
 	n.fsm = newFSM(n, machine)
 	return n.startRaft()
+}
+
+// openRows opens the state database, beside the caller: after an error that it
+// cannot undo stateLogger ends the goroutine.
+func (n *Node) openRows() error {
+	var db *kv.Store
+	err := errors.New("the state database could not be opened")
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		db, err = kv.Open(path.Join(n.opts.Dir, stateDir), kv.Options{FS: stateFS{n.host.FS}, CacheBytes: n.opts.CacheBytes,
+			MemTableBytes: n.opts.MemTableBytes, Still: n.opts.Still, Logger: stateLogger{n}, MustExist: n.identity.Ready})
+	}()
+	<-done
+	if db == nil {
+		return errors.Join(err, n.Failed())
+	}
+	n.db = db
+	return err
 }
 
 // checkContinuity refuses a log and rows that cannot belong together: a part of
