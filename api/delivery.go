@@ -28,7 +28,7 @@ func (s *Server) listSuspensions(context.Context, *struct{}) (*body[[]wire.Suspe
 	now := mail.At(time.Now())
 	out := []wire.Suspension{}
 	for _, r := range rules {
-		if r.Hold.Until == 0 || r.Hold.Until > now {
+		if inForce(&r.Hold, now) {
 			out = append(out, wire.Suspension{Scope: string(r.Scope), Reason: r.Hold.Reason, Until: r.Hold.Until.Std(), By: r.Hold.By, At: r.Hold.At.Std()})
 		}
 	}

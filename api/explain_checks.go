@@ -229,7 +229,10 @@ func (e *explaining) held() wire.Check {
 	if h == nil && e.sus != nil {
 		h, what, undo = &e.sus.Hold, "delivery is suspended for "+string(e.sus.Scope), "delivery resume "+string(e.sus.Scope)
 	}
-	if h == nil || h.Until != 0 && h.Until <= mail.At(e.now) {
+	if !inForce(h, mail.At(e.now)) {
+		if e.out.Queue != nil && e.out.Queue.HeldMessages > 0 {
+			return e.heldMessages(e.out.Queue.HeldMessages)
+		}
 		return verdict("hold", wire.OK, "", "neither held nor suspended")
 	}
 	text := fmt.Sprintf("%s by %s %s", what, h.By, e.since(h.At))
@@ -240,6 +243,16 @@ func (e *explaining) held() wire.Check {
 		text += ", until " + h.Until.Std().Format(time.RFC3339)
 	}
 	return verdict("hold", wire.Bad, "to end it: "+undo, "%s", text)
+}
+
+// heldMessages tells of messages that are held one by one.
+func (e *explaining) heldMessages(n int64) wire.Check {
+	v, which := wire.Warn, fmt.Sprintf("%d of %s", n, plural(int(e.queue.Messages), "message"))
+	if n >= e.queue.Messages {
+		v, which = wire.Bad, "every message"
+	}
+	return verdict("hold", v, fmt.Sprintf("queue list --account %[1]s --state hold shows them; to end it: queue release --account %[1]s", e.acct.Login),
+		"%s in the queue is held by itself", which)
 }
 
 func (e *explaining) waiting() wire.Check {

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"bsmtpd/api/client"
 	"bsmtpd/api/wire"
 	"bsmtpd/mail"
 	"bsmtpd/spool"
@@ -96,6 +97,20 @@ func TestWhatStandsInTheWayIsExplained(t *testing.T) {
 	queued := func(age time.Duration) func(*town) {
 		return func(w *town) { w.mail("account/jansen", "a@b.example", "x@jansen.example", 100, age) }
 	}
+	hold := func(n int) func(*town) {
+		return func(w *town) {
+			var ids []string
+			for m, err := range w.admin.Messages(w.ctx(), wire.Filter{Account: "jansen"}, client.Page{Limit: n}) {
+				if err != nil {
+					w.t.Fatal(err)
+				}
+				ids = append(ids, m.QueueID)
+			}
+			if p, err := w.admin.Act(w.ctx(), wire.Action{Action: "hold", IDs: ids}, nil); err != nil || p.Done != int64(n) {
+				w.t.Fatal(p, err)
+			}
+		}
+	}
 	for _, c := range []struct {
 		name    string
 		change  []func(*town)
@@ -125,6 +140,8 @@ func TestWhatStandsInTheWayIsExplained(t *testing.T) {
 		{"nearly full", []func(*town){queued(0), set(wire.AccountPatch{Quota: ptr(int64(110))})}, "quota", wire.Warn, "91 %", "--quota SIZE"},
 		{"full", []func(*town){queued(0), set(wire.AccountPatch{Quota: ptr(int64(100))})}, "quota", wire.Bad, "quota is full", "bounced"},
 		{"held", []func(*town){func(w *town) { w.admin.HoldQueue(w.ctx(), "account/jansen", wire.QueueHold{Reason: "moving"}) }}, "hold", wire.Bad, "moving", "queue release --account jansen"},
+		{"a message held by itself", []func(*town){queued(0), queued(0), hold(1)}, "hold", wire.Warn, "1 of 2 messages", "--state hold"},
+		{"all messages held by themselves", []func(*town){queued(0), queued(0), hold(2)}, "hold", wire.Bad, "every message", "queue release --account jansen"},
 		{"suspended", []func(*town){func(w *town) { w.admin.Suspend(w.ctx(), wire.Suspension{Scope: "all", Reason: "works"}) }}, "hold", wire.Bad, "works", "delivery resume all"},
 		{"old mail", []func(*town){queued(5 * time.Hour)}, "queue", wire.Warn, "the oldest for 5 h", ""},
 		{"waiting for the timer", []func(*town){queued(time.Hour), func(w *town) { w.attempt("account/jansen", "x", time.Minute) }}, "next-attempt", wire.OK, "in 1", ""},

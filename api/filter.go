@@ -145,11 +145,10 @@ func (h *hit) item() spool.Item { return spool.Item{Queue: h.Queue, ID: h.ID} }
 
 // stateOf is the state of a message in a queue. stopped: delivery is suspended.
 func stateOf(m *spool.Message, q *spool.Queue, stopped bool, now mail.Time) string {
-	inForce := func(h *spool.Hold) bool { return h != nil && (h.Until == 0 || h.Until > now) }
 	switch {
 	case q.Name.IsMailbox():
 		return wire.StateMailbox
-	case inForce(m.Hold) || inForce(q.Hold) || stopped:
+	case inForce(m.Hold, now) || inForce(q.Hold, now) || stopped:
 		return wire.StateHold
 	case q.Claim != nil && q.Claim.Until > now:
 		return wire.StateActive

@@ -60,8 +60,8 @@ func addQuota(out *wire.QueueSummary, limit, used int64) {
 	}
 }
 
-// addAges counts a queue's messages by age; without all only the oldest is looked
-// at, which comes first.
+// addAges counts a queue's messages by age, and those that are held; without all
+// only the oldest is looked at, which comes first.
 func (s *Server) addAges(out *wire.QueueSummary, q *spool.Queue, all bool, now mail.Time) error {
 	if q.Messages == 0 {
 		return nil
@@ -77,6 +77,9 @@ func (s *Server) addAges(out *wire.QueueSummary, q *spool.Queue, all bool, now m
 			break
 		}
 		buckets[bucketOf(now.Sub(m.Arrived))]++
+		if inForce(m.Hold, now) {
+			out.HeldMessages++
+		}
 	}
 	if all {
 		out.Ages = buckets[:]
@@ -86,6 +89,9 @@ func (s *Server) addAges(out *wire.QueueSummary, q *spool.Queue, all bool, now m
 	}
 	return err
 }
+
+// inForce reports a hold that there is and that has not ended.
+func inForce(h *spool.Hold, now mail.Time) bool { return h != nil && (h.Until == 0 || h.Until > now) }
 
 func bucketOf(age time.Duration) int {
 	for i, minutes := range wire.Ages {
@@ -149,7 +155,7 @@ func (m *summaries) of(q *spool.Queue, ages bool) (*wire.QueueSummary, error) {
 
 func (m *summaries) suspended(q spool.QueueName) *spool.Suspension {
 	for i, r := range m.rules {
-		if (r.Scope == spool.ScopeAll || r.Scope == spool.Scope(q)) && (r.Hold.Until == 0 || r.Hold.Until > m.now) {
+		if (r.Scope == spool.ScopeAll || r.Scope == spool.Scope(q)) && inForce(&r.Hold, m.now) {
 			return &m.rules[i]
 		}
 	}

@@ -96,6 +96,8 @@ type QueueSummary struct {
 	Debounced   int64     `json:"debounced,omitempty" doc:"logins debounced since the last one that triggered"`
 	Hold        *Hold     `json:"hold,omitempty"`
 	Suspended   string    `json:"suspended,omitempty" doc:"scope of the suspension that stops it"`
+
+	HeldMessages int64 `json:"held_messages,omitempty" doc:"messages that are held one by one; not counted where ages=false"`
 }
 
 // Filter chooses messages. Fields that are given must all match; empty: all.

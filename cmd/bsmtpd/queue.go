@@ -243,6 +243,7 @@ func (a *app) showQueue(q *wire.QueueSummary) error {
 	p.line("last login", since(now, q.LastLogin))
 	p.line("debounced", nonzero(q.Debounced))
 	p.line("held", holdText(now, q.Hold))
+	p.line("held alone", nonzero(q.HeldMessages))
 	p.line("suspended by", q.Suspended)
 	return p.end()
 }
@@ -365,6 +366,8 @@ func queueState(now time.Time, q *wire.QueueSummary) string {
 		return "held"
 	case q.Suspended != "":
 		return "suspended"
+	case q.HeldMessages > 0 && q.HeldMessages == q.Messages:
+		return "all held"
 	case q.Active != "":
 		return "at work"
 	case q.Failing && !q.NextAttempt.IsZero():
