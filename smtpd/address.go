@@ -11,35 +11,33 @@ import (
 
 var errPath = errors.New("expected an address in angle brackets")
 
-// cutPath splits "<path> params" after FROM: or TO:. It takes what RFC 5321
-// section 4.1.2 calls a path, without its brackets and without a source route
-// (which MUST be accepted and ignored, appendix C), and also a path without
-// brackets, which many clients send.
-func cutPath(s string) (path, params string, err error) {
+// cutPath gives the path at the beginning of what stands after FROM: or TO:. It
+// takes what RFC 5321 section 4.1.2 calls a path, without its brackets and
+// without a source route (which MUST be accepted and ignored, appendix C), and
+// also a path without brackets, which many clients send. go-smtp has read it
+// before, and has read the parameters behind it.
+func cutPath(s string) (path string, err error) {
 	s = strings.TrimLeft(s, " ")
 	if !strings.HasPrefix(s, "<") {
-		path, params, _ = strings.Cut(s, " ")
+		path, _, _ = strings.Cut(s, " ")
 		if path == "" || strings.ContainsAny(path, "<>") {
-			return "", "", errPath
+			return "", errPath
 		}
-		return path, params, nil
+		return path, nil
 	}
 	end := endOfPath(s)
-	if end < 0 {
-		return "", "", errPath
+	if end < 0 || end+1 < len(s) && s[end+1] != ' ' {
+		return "", errPath
 	}
-	path, params = s[1:end], s[end+1:]
-	if params != "" && params[0] != ' ' {
-		return "", "", errPath
-	}
+	path = s[1:end]
 	if strings.HasPrefix(path, "@") {
 		_, after, ok := strings.Cut(path, ":")
 		if !ok {
-			return "", "", errPath
+			return "", errPath
 		}
 		path = after
 	}
-	return path, params, nil
+	return path, nil
 }
 
 // endOfPath is the index of the closing bracket outside of quotes, or -1.

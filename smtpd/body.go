@@ -60,46 +60,46 @@ type body struct {
 	s       *bodies
 	memory  int64 // what all bodies may use
 	spillAt int64 // more than this goes to a file
-	room    int64 // octets that the client may still send
 
-	chunks  []*chunk
-	fill    int   // used octets of the last chunk
-	size    int64 // octets in all
-	file    vfs.File
-	name    string
-	written int64 // octets in the file
+	chunks []*chunk
+	fill   int   // used octets of the last chunk
+	size   int64 // octets in all
+	file   vfs.File
+	name   string
 }
 
-var _ sink = (*body)(nil)
-
-// open prepares b for a message of at most max octets that begins with head,
-// which does not count towards max.
+// open prepares b for a message that begins with head. How large a message may
+// be is not b's business.
 func (b *body) open(s *bodies, set *settings, head []byte) *refusal {
-	*b = body{s: s, memory: int64(set.MaxBodyMemory), spillAt: int64(set.SpillAt),
-		room: int64(set.MaxMessage) + int64(len(head)), chunks: b.chunks[:0]}
-	return b.add(head)
-}
-
-// add appends octets of the message. After a refusal b holds nothing.
-func (b *body) add(p []byte) *refusal {
-	if int64(len(p)) > b.room {
-		b.close()
-		return refuse(reasonSize, 552, mail.Status{5, 3, 4}, "the message is larger than this server takes")
-	}
-	b.room -= int64(len(p))
-	b.size += int64(len(p))
-	for len(p) > 0 {
-		if len(b.chunks) == 0 || b.fill == chunkBytes {
-			if r := b.grow(); r != nil {
-				b.close()
-				return r
-			}
+	*b = body{s: s, memory: int64(set.MaxBodyMemory), spillAt: int64(set.SpillAt), chunks: b.chunks[:0]}
+	for len(head) > 0 {
+		p, r := b.space()
+		if r != nil {
+			return r
 		}
-		n := copy(b.chunks[len(b.chunks)-1][b.fill:], p)
-		b.fill += n
-		p = p[n:]
+		n := copy(p, head)
+		b.took(n)
+		head = head[n:]
 	}
 	return nil
+}
+
+// space is where the next octets go, at least one. After a refusal b holds
+// nothing.
+func (b *body) space() ([]byte, *refusal) {
+	if len(b.chunks) == 0 || b.fill == chunkBytes {
+		if r := b.grow(); r != nil {
+			b.close()
+			return nil, r
+		}
+	}
+	return b.chunks[len(b.chunks)-1][b.fill:], nil
+}
+
+// took says how many octets were put there.
+func (b *body) took(n int) {
+	b.fill += n
+	b.size += int64(n)
 }
 
 // grow makes room in the last chunk.
@@ -146,7 +146,6 @@ func (b *body) flush() *refusal {
 		if _, err := b.file.Write(c[:n]); err != nil {
 			return b.failed(err)
 		}
-		b.written += int64(n)
 	}
 	b.release(b.chunks[:last])
 	b.chunks[0], b.fill = b.chunks[last], 0
@@ -169,7 +168,7 @@ func (b *body) reader() (io.Reader, *refusal) {
 			return nil, r
 		}
 	}
-	return io.NewSectionReader(b.file, 0, b.written), nil
+	return io.NewSectionReader(b.file, 0, b.size), nil
 }
 
 func (b *body) release(chunks []*chunk) {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"bsmtpd/mail"
+	"bsmtpd/smtpd/strict"
 	"bsmtpd/spool"
 )
 
@@ -130,6 +131,7 @@ type settings struct {
 	greetSkip  networks
 	proxies    networks
 	postmaster mail.Address
+	wire       *strict.Config
 }
 
 func newSettings(c Config) (*settings, error) {
@@ -145,6 +147,7 @@ func newSettings(c Config) (*settings, error) {
 	if s.Hostname == "" {
 		s.Hostname = "localhost"
 	}
+	s.wire = s.wireConfig()
 	return s, nil
 }
 

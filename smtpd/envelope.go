@@ -2,57 +2,62 @@ package smtpd
 
 import (
 	"fmt"
-	"strconv"
 	"strings"
+
+	"github.com/emersion/go-smtp"
 
 	"bsmtpd/mail"
 	"bsmtpd/spool"
 )
 
-func itoa(n int64) string { return strconv.FormatInt(n, 10) }
+// Limits of RFC 3461 sections 4.4 and 4.2.
+const (
+	maxEnvID = 100
+	maxORCPT = 500
+)
 
-// afterColon gives what stands after "FROM:" or "TO:".
-func afterColon(arg, word string) (string, bool) {
-	if len(arg) < len(word) || !strings.EqualFold(arg[:len(word)], word) {
-		return "", false
+// Mail implements smtp.Session (RFC 5321 section 4.1.1.2). The address is read
+// again from the command: go-smtp has taken the quotes off its local part.
+func (s *session) Mail(_ string, opts *smtp.MailOptions) (err error) {
+	defer s.caught(&err)
+	s.told = nil
+	if r := s.mail(opts); r != nil {
+		return s.say(r)
 	}
-	return arg[len(word):], true
+	return nil
 }
 
-// mail answers MAIL (RFC 5321 section 4.1.1.2).
-func (s *session) mail(arg string) error {
+func (s *session) mail(opts *smtp.MailOptions) *refusal {
 	switch {
-	case s.helo == "":
-		return badSequence("say EHLO first")
 	case s.tx.open:
 		return badSequence("a message has begun already; RSET forgets it")
 	case s.messages >= s.set.MaxMessages:
 		return hangUp(reasonSession, 421, mail.Status{4, 7, 0}, "enough messages on this connection; connect again for more")
+	case len(opts.EnvelopeID) > maxEnvID:
+		return syntax(501, 4, "ENVID is longer than 100 characters (RFC 3461)")
 	}
-	rest, ok := afterColon(arg, "FROM:")
-	if !ok {
-		return syntax(501, 4, "expected MAIL FROM:<address>")
-	}
-	path, params, err := cutPath(rest)
+	path, err := cutPath(s.argument())
 	if err != nil {
 		return syntax(501, 2, err.Error())
 	}
-	p, err := parseMailParams(params)
-	if err != nil {
-		return err
+	env := mail.Envelope{EnvID: opts.EnvelopeID, UTF8: opts.UTF8, EightBit: opts.Body == smtp.Body8BitMIME}
+	switch opts.Return {
+	case smtp.DSNReturnFull:
+		env.Return = mail.ReturnFull
+	case smtp.DSNReturnHeaders:
+		env.Return = mail.ReturnHeaders
 	}
-	env := mail.Envelope{Return: p.ret, EnvID: p.envID, UTF8: p.utf8, EightBit: p.eightBit}
 	if path != "" {
-		if env.From, err = parseAddress(path, p.utf8); err != nil {
-			return err
+		if env.From, err = parseAddress(path, opts.UTF8); err != nil {
+			return refusalOf(err)
 		}
 	}
-	if r := s.admit(&env, p.size); r != nil {
+	if r := s.admit(&env, opts.Size); r != nil {
 		s.srv.mailLog.Refused(s.name, "mail", env.From, "", r.Reply)
 		return r
 	}
 	s.tx.open, s.tx.env = true, env
-	return s.ok(250, mail.Status{2, 1, 0}, "sender ok")
+	return nil
 }
 
 // admit says whether a message may come at all.
@@ -70,65 +75,101 @@ func (s *session) admit(env *mail.Envelope, size int64) *refusal {
 	return nil
 }
 
-// rcpt answers RCPT (RFC 5321 section 4.1.1.3).
-func (s *session) rcpt(arg string) error {
-	switch {
-	case !s.tx.open:
-		return badSequence("MAIL comes first")
-	case s.tx.chunked:
-		return badSequence("the message has begun already")
+// Rcpt implements smtp.Session (RFC 5321 section 4.1.1.3).
+func (s *session) Rcpt(_ string, opts *smtp.RcptOptions) (err error) {
+	defer s.caught(&err)
+	s.told = nil
+	if r := s.rcpt(opts); r != nil {
+		return s.say(r)
 	}
-	rest, ok := afterColon(arg, "TO:")
-	if !ok {
-		return syntax(501, 4, "expected RCPT TO:<address>")
-	}
-	path, params, err := cutPath(rest)
-	if err == nil && path == "" {
-		err = errPath
-	}
+	s.tx.named++
+	return nil
+}
+
+func (s *session) rcpt(opts *smtp.RcptOptions) *refusal {
+	path, err := cutPath(s.argument())
 	if err != nil {
 		return syntax(501, 2, err.Error())
 	}
-	var to mail.Recipient
-	if err := parseRcptParams(params, &to); err != nil {
-		return err
+	to := mail.Recipient{Notify: notifyOf(opts.Notify)}
+	var r *refusal
+	if to.Original, r = originalOf(opts); r != nil {
+		return r
 	}
 	if to.Address, err = s.recipient(path); err != nil {
 		return s.refuseRecipient(mail.Address(path), refusalOf(err))
 	}
-	if i := s.tx.find(to.Address); i >= 0 {
-		s.tx.to[i].Notify = unionNotify(s.tx.to[i].Notify, to.Notify)
-		return s.ok(250, mail.Status{2, 1, 5}, "recipient ok")
-	}
-	if len(s.tx.to) >= s.set.MaxRecipients {
+	at := s.tx.find(to.Address)
+	if at < 0 && len(s.tx.to) >= s.set.MaxRecipients || s.tx.named >= 2*s.set.MaxRecipients {
 		// RFC 5321 section 4.5.3.1.10: 452, and the message goes to the others.
 		return refuse(reasonRecipients, 452, mail.Status{4, 5, 3}, "too many recipients; send again for the others")
 	}
+	if at >= 0 {
+		s.tx.to[at].Notify = unionNotify(s.tx.to[at].Notify, to.Notify)
+		return nil
+	}
 	queue, err := s.rules.rcpt(s, to.Address)
 	if err != nil {
-		return s.refuseRecipient(to.Address, refusalOf(err))
+		return s.refuseRecipient(to.Address, s.noPostmaster(to.Address, refusalOf(err)))
 	}
 	s.tx.to = append(s.tx.to, to)
 	s.tx.queues = append(s.tx.queues, queue)
-	return s.ok(250, mail.Status{2, 1, 5}, "recipient ok")
+	return nil
 }
 
-// recipient reads the address of RCPT. <Postmaster> needs no domain, in any case
-// of letters (RFC 5321 section 4.5.1).
-func (s *session) recipient(path string) (mail.Address, error) {
-	if !strings.EqualFold(path, "postmaster") {
-		a, err := parseAddress(path, s.tx.env.UTF8)
-		if err != nil || !strings.EqualFold(string(a), "postmaster@"+s.set.Hostname) || s.set.postmaster == "" {
-			return a, err
+func notifyOf(list []smtp.DSNNotify) (n mail.Notify) {
+	for _, word := range list {
+		switch word {
+		case smtp.DSNNotifyNever:
+			n |= mail.NotifyNever
+		case smtp.DSNNotifySuccess:
+			n |= mail.NotifySuccess
+		case smtp.DSNNotifyFailure:
+			n |= mail.NotifyFailure
+		case smtp.DSNNotifyDelayed:
+			n |= mail.NotifyDelay
 		}
 	}
-	if s.set.postmaster == "" {
-		return "", refuse(reasonMailbox, 550, mail.Status{5, 1, 1}, "<postmaster>: no address is configured for it")
-	}
-	return s.set.postmaster, nil
+	return n
 }
 
-func (s *session) refuseRecipient(to mail.Address, r *refusal) error {
+// originalOf is ORCPT as "type;address", decoded. It is written into
+// notifications, so it must be one line.
+func originalOf(opts *smtp.RcptOptions) (string, *refusal) {
+	if opts.OriginalRecipient == "" {
+		return "", nil
+	}
+	control := func(r rune) bool { return r < ' ' || 0x7f <= r && r < 0xa0 }
+	if len(opts.OriginalRecipient) > maxORCPT || strings.ContainsFunc(opts.OriginalRecipient, control) {
+		return "", syntax(501, 4, "ORCPT is not \"type;address\" in xtext (RFC 3461)")
+	}
+	return strings.ToLower(string(opts.OriginalRecipientType)) + ";" + opts.OriginalRecipient, nil
+}
+
+// recipient reads the address of RCPT. That of the postmaster is the configured
+// one; the session's wire has given <postmaster> this server's domain, without
+// which RFC 5321 section 4.5.1 wants it taken too.
+func (s *session) recipient(path string) (mail.Address, error) {
+	a, err := parseAddress(path, s.tx.env.UTF8)
+	if err == nil && s.set.postmaster != "" && s.isPostmaster(a) {
+		return s.set.postmaster, nil
+	}
+	return a, err
+}
+
+func (s *session) isPostmaster(a mail.Address) bool {
+	return strings.EqualFold(string(a), "postmaster@"+s.set.Hostname)
+}
+
+// noPostmaster says what is missing where the postmaster's mail is refused.
+func (s *session) noPostmaster(a mail.Address, r *refusal) *refusal {
+	if r.reason == reasonRelay && s.isPostmaster(a) {
+		return refuse(reasonMailbox, 550, mail.Status{5, 1, 1}, "<postmaster>: no address is configured for it")
+	}
+	return r
+}
+
+func (s *session) refuseRecipient(to mail.Address, r *refusal) *refusal {
 	s.srv.mailLog.Refused(s.name, "rcpt", s.tx.env.From, to, r.Reply)
 	if r.hangUp || r.reason == reasonSyntax {
 		return r

@@ -13,6 +13,7 @@ import (
 	proxyproto "github.com/pires/go-proxyproto"
 
 	"bsmtpd/metric"
+	"bsmtpd/smtpd/strict"
 )
 
 const jansen = "a@customer.example"
@@ -58,7 +59,7 @@ func TestOneOctetTooManyIsRefusedAtItsEnd(t *testing.T) {
 	if m := w.stored(); len(m) != 1 || !strings.HasSuffix(m[0].Body, exactly(most)) {
 		t.Error("the largest message was not stored as it came")
 	}
-	c.say("MAIL FROM:<> SIZE=50000001", "552 5.3.4")
+	c.say(fmt.Sprintf("MAIL FROM:<> SIZE=%d", most+1), "552 5.3.4")
 	c.say("QUIT", "221")
 	w.nothingLeft()
 }
@@ -79,35 +80,6 @@ func TestEndlessMessageIsHungUpOn(t *testing.T) {
 	}()
 	c.want("552 5.3.4")
 	c.want("")
-	w.nothingLeft()
-}
-
-func TestTenThousandRecipients(t *testing.T) {
-	w := newWorld(t).serve()
-	c := w.hello()
-	defer c.Close()
-	c.say("MAIL FROM:<list@world.example>", "250")
-	go func() {
-		var b bytes.Buffer
-		for i := range 10_000 {
-			fmt.Fprintf(&b, "RCPT TO:<r%d@customer.example>\r\n", i)
-		}
-		b.WriteString("DATA\r\n")
-		c.Write(b.Bytes())
-	}()
-	for i := range 10_000 {
-		if i < 1000 {
-			c.want("250 2.1.5")
-		} else {
-			c.want("452 4.5.3")
-		}
-	}
-	c.want("354")
-	c.say(".", "250 2.0.0 queued")
-	c.say("QUIT", "221")
-	if m := w.stored(); len(m) != 1 || len(m[0].Targets) != 1 || len(m[0].Targets[0].To) != 1000 {
-		t.Errorf("stored %d messages", len(m))
-	}
 	w.nothingLeft()
 }
 
@@ -177,7 +149,7 @@ func TestBodyMemoryIsBounded(t *testing.T) {
 		c.send(lines(250 << 10))
 		held = append(held, c)
 	}
-	for w.srv.bodies.used.Load() < 1<<20-4*chunkBytes {
+	for w.srv.bodies.used.Load() < 1<<20 { // 16 chunks each
 		time.Sleep(time.Millisecond)
 	}
 	c := w.hello(jansen)
@@ -272,7 +244,7 @@ func TestEarlyTalkerIsRefused(t *testing.T) {
 		rude.want("554 5.5.1 protocol error: you spoke before the greeting")
 		rude.want("")
 		synctest.Wait()
-		if w.counter("connections_total", connEarly) != 1 || w.counter("refused_total", reasonEarly) != 1 {
+		if w.counter("connections_total", connEarly) != 1 || w.counter("refused_total", string(strict.Early)) != 1 {
 			t.Error("not counted")
 		}
 	})
@@ -414,7 +386,19 @@ func TestPanicEndsOneSession(t *testing.T) {
 	c.want("")
 	other.say("DATA", "354")
 	other.say(".", "250")
-	if w.panics() != 1 {
+	for _, send := range []string{"DATA\r\nx\r\n.\r\n", "BDAT 1 LAST\r\nx"} {
+		c := w.hello()
+		defer c.Close()
+		c.say("MAIL FROM:<panic@world.example>", "250")
+		c.say("RCPT TO:<a@customer.example>", "250")
+		c.send(send)
+		if strings.HasPrefix(send, "DATA") {
+			c.want("354")
+		}
+		c.want("421 4.3.0")
+		c.want("")
+	}
+	if w.panics() != 3 {
 		t.Errorf("%v panics counted", w.panics())
 	}
 }
@@ -538,7 +522,7 @@ func TestEnqueueOutlivesItsClientButNotItsTimeout(t *testing.T) {
 			c.Close()
 		}()
 		heard := <-done
-		if !strings.Contains(heard, "354 end with CRLF.CRLF\r\n451 4.3.0") {
+		if !strings.Contains(heard, "<CR><LF>.<CR><LF>\r\n451 4.3.0") {
 			t.Errorf("heard %q", heard)
 		}
 		if time.Since(began) != time.Minute {

@@ -160,6 +160,9 @@ func (l lockedWriter) Write(p []byte) (int, error) {
 
 // Enqueue implements Queue.
 func (w *world) Enqueue(ctx context.Context, m spool.Enqueue, body io.Reader) (spool.Enqueued, error) {
+	if m.Envelope.From == "panic@world.example" {
+		panic("a bug in the queue")
+	}
 	b, err := io.ReadAll(body)
 	if err == nil && int64(len(b)) != m.Size {
 		err = fmt.Errorf("size %d, but %d octets", m.Size, len(b))

@@ -45,8 +45,8 @@ func newMetrics(r *metric.Registry, sessions, memory func() float64) *metrics {
 	}
 }
 
-func (m *metrics) refusal(r *refusal) {
-	m.refused.WithLabelValues(r.reason, classes[r.Code/100%len(classes)]).Inc()
+func (m *metrics) refusal(reason string, code int) {
+	m.refused.WithLabelValues(reason, classes[code/100%len(classes)]).Inc()
 }
 
 var classes = [...]string{"0", "1", "2", "3", "4", "5"}

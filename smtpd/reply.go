@@ -4,19 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 
 	"bsmtpd/mail"
 	"bsmtpd/spool"
 )
 
-// Reasons of refusal, the values of a metric's label.
+// Reasons of refusal, the values of a metric's label. strict.Cause has more.
 const (
 	reasonSyntax      = "syntax"
 	reasonSequence    = "sequence"
-	reasonLineEnding  = "line_ending"
-	reasonNUL         = "nul"
-	reasonLongLine    = "long_line"
 	reasonHeader      = "header"
 	reasonLoop        = "loop"
 	reasonSize        = "size"
@@ -27,13 +23,9 @@ const (
 	reasonRecipients  = "recipients"
 	reasonErrors      = "errors"
 	reasonSession     = "session_limit"
-	reasonTimeout     = "timeout"
 	reasonMemory      = "memory"
 	reasonLowSpace    = "low_space"
 	reasonUnavailable = "unavailable"
-	reasonStopping    = "stopping"
-	reasonTLS         = "tls"
-	reasonEarly       = "early"
 	reasonBusy        = "busy"
 	reasonInternal    = "internal"
 )
@@ -154,55 +146,3 @@ func quotaRefusal(login mail.Login, usage, quota int64) *refusal {
 }
 
 const maxReplyText = 480 // of the 512 octets of a reply line (RFC 5321 section 4.5.3.1.5)
-
-// appendReply writes a reply as the wire carries it. Lines of the text are
-// separated by "\n"; whatever is not printable ASCII becomes a question mark,
-// for the text may quote the client.
-func appendReply(b []byte, code int, status mail.Status, text string) []byte {
-	for {
-		line, rest, more := strings.Cut(text, "\n")
-		b = append(b, byte('0'+code/100), byte('0'+code/10%10), byte('0'+code%10))
-		if more {
-			b = append(b, '-')
-		} else {
-			b = append(b, ' ')
-		}
-		if status != (mail.Status{}) {
-			b = appendStatus(b, status)
-			b = append(b, ' ')
-		}
-		b = appendPrintable(b, line)
-		b = append(b, '\r', '\n')
-		if !more {
-			return b
-		}
-		text = rest
-	}
-}
-
-func appendStatus(b []byte, s mail.Status) []byte {
-	for i, n := range s {
-		if i > 0 {
-			b = append(b, '.')
-		}
-		if n >= 100 {
-			b = append(b, '0'+n/100)
-		}
-		if n >= 10 {
-			b = append(b, '0'+n/10%10)
-		}
-		b = append(b, '0'+n%10)
-	}
-	return b
-}
-
-func appendPrintable(b []byte, s string) []byte {
-	for i := range min(len(s), maxReplyText) {
-		if c := s[i]; c >= 0x20 && c < 0x7f {
-			b = append(b, c)
-		} else {
-			b = append(b, '?')
-		}
-	}
-	return b
-}

@@ -1,19 +1,11 @@
 // Package smtpd takes mail in by SMTP and answers 250 only when it is stored.
 //
 // A connection passes a gate (limits.go), perhaps a PROXY header (proxy.go) and
-// a wait before the greeting (greet.go), and becomes a session. The session
-// reads commands from its wire, asks the rules of its listener (edge.go) about
-// each recipient, takes the message through a checker (check.go) into a body
-// (body.go), and hands it to the queue.
-//
-// The protocol is spoken here and not by emersion/go-smtp, whose server was
-// tried first. Version 0.25.1 takes LF for CRLF in commands, drops octets at
-// CRLF "." CR and then accepts the message, never finds the end of data after
-// CR CR LF, refuses the <postmaster> that RFC 5321 section 4.5.1 wants, and
-// after RSET amid BDAT can give one message the reply of another, so that a
-// sender could be told 250 for a message that is not stored. gosmtp_test.go
-// shows the first four. With TLS under its own control there is no place to
-// correct it from outside.
+// a wait before the greeting, and becomes a session behind a strict wire
+// (smtpd/strict). Then go-smtp speaks the protocol (engine.go) and calls the
+// session: for each recipient it asks the rules of its listener (edge.go), the
+// message it reads past its header (header.go) into a body (body.go), and hands
+// it to the queue.
 package smtpd
 
 import (
@@ -22,8 +14,10 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -32,6 +26,7 @@ import (
 	"bsmtpd/host"
 	"bsmtpd/mail"
 	"bsmtpd/metric"
+	"bsmtpd/smtpd/strict"
 	"bsmtpd/spool"
 )
 
@@ -76,16 +71,17 @@ type Server struct {
 	rules   rules
 	tls     *certs // nil: no STARTTLS
 	bodies  bodies
-	buffers buffers
+	pool    strict.Pool
+	engine  *engine
 	gate    gate
 
 	listeners []net.Listener
 	turning   chan struct{} // slots of maxTurningAway
 	running   sync.WaitGroup
 
-	mu    sync.Mutex // guards conns and ended; held for map operations only
-	conns map[net.Conn]*wire
-	ended bool // no new sessions
+	mu       sync.Mutex // guards sessions and ended; held for map operations only
+	sessions map[*session]struct{}
+	ended    bool // no new sessions
 }
 
 // New checks the settings. It opens nothing; see Listen.
@@ -95,15 +91,16 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{deps: deps, log: deps.Log, mailLog: deps.MailLog,
-		rules:   edge{deps.Directory, deps.Usage, deps.Limits},
-		turning: make(chan struct{}, maxTurningAway),
-		conns:   map[net.Conn]*wire{}}
+		rules:    edge{deps.Directory, deps.Usage, deps.Limits},
+		turning:  make(chan struct{}, maxTurningAway),
+		sessions: map[*session]struct{}{}}
 	s.set.Store(set)
 	s.bodies.fs, s.bodies.dir, s.bodies.log = deps.Host.FS, deps.TempDir, deps.Log
 	s.m = newMetrics(deps.Metrics,
 		func() float64 { return float64(s.gate.count()) },
 		func() float64 { return float64(s.bodies.used.Load()) })
 	s.bodies.m = s.m
+	s.engine = newEngine(set.Hostname, deps.Log, s.m)
 	return s, nil
 }
 
@@ -114,9 +111,16 @@ func (s *Server) SetConfig(cfg Config) error {
 	cfg.Listen, cfg.Hostname, cfg.TLSCert, cfg.TLSKey = was.Listen, was.Hostname, was.TLSCert, was.TLSKey
 	set, err := newSettings(cfg)
 	if err == nil {
-		s.set.Store(set)
+		s.use(set)
 	}
 	return err
+}
+
+func (s *Server) use(set *settings) {
+	if s.tls != nil {
+		set.wire.TLS = s.tls.conf
+	}
+	s.set.Store(set)
 }
 
 // Listen removes leftovers, reads the certificate and opens every listener.
@@ -129,6 +133,7 @@ func (s *Server) Listen() error {
 	if s.tls, err = newCerts(s.deps.Host.FS, s.log, set.TLSCert, set.TLSKey); err != nil {
 		return fmt.Errorf("smtpd.%w", err)
 	}
+	s.use(set)
 	for _, addr := range set.Listen {
 		l, err := s.deps.Host.Net.Listen("tcp", addr)
 		if err != nil {
@@ -159,6 +164,10 @@ func (s *Server) closeListeners() {
 // messages that are on their way in finish for stop_timeout, waits for what is
 // being stored (enqueue_timeout at most) and returns.
 func (s *Server) Run(ctx context.Context) error {
+	var engine sync.WaitGroup
+	engine.Go(s.engine.serve)
+	defer engine.Wait()
+	defer s.engine.Close()
 	for _, l := range s.listeners {
 		s.running.Go(func() { s.accept(ctx, l) })
 	}
@@ -175,7 +184,7 @@ func (s *Server) Run(ctx context.Context) error {
 		return nil
 	case <-time.After(s.set.Load().StopTimeout):
 	}
-	s.closeSessions()
+	s.abortSessions()
 	<-done
 	return nil
 }
@@ -211,38 +220,42 @@ func (s *Server) admit(c net.Conn) {
 		return
 	}
 	s.running.Go(func() {
-		defer s.gate.leave()
+		handed := false
 		defer func() {
 			if p := recover(); p != nil { // before there is a session to catch it
 				s.m.panics.Inc()
 				s.log.Error("a bug ended an SMTP connection; please report it", "panic", p)
 				c.Close()
 			}
+			if !handed {
+				s.gate.leave()
+			}
 		}()
-		s.serve(c, set)
+		handed = s.serve(c, set)
 	})
 }
 
 // turnAway says 421 and closes, if there is a free slot to wait for the write.
 func (s *Server) turnAway(c net.Conn, set *settings, text string) {
-	r := refuse(reasonBusy, 421, mail.Status{4, 7, 0}, text)
-	s.m.refusal(r)
 	select {
 	case s.turning <- struct{}{}:
 	default:
+		s.m.refusal(reasonBusy, 421)
 		c.Close()
 		return
 	}
 	s.running.Go(func() {
 		defer func() { <-s.turning }()
-		defer c.Close()
-		c.SetWriteDeadline(time.Now().Add(lingerTime))
-		c.Write(appendReply(nil, r.Code, r.Status, set.Hostname+" "+r.Text))
+		s.m.refusal(reasonBusy, 421)
+		w := strict.New(c, set.wire, &s.pool, strict.Ignore{})
+		w.Refuse(mail.Reply{Code: 421, Status: mail.Status{4, 7, 0}, Text: set.Hostname + " " + text})
+		w.Close()
 	})
 }
 
-// serve brings a connection to its session and sees it through.
-func (s *Server) serve(c net.Conn, set *settings) {
+// serve brings a connection to go-smtp, which then has a session for it that
+// ends both. Where it returns false the connection is closed already.
+func (s *Server) serve(c net.Conn, set *settings) bool {
 	client := remoteAddr(c)
 	var beyond []byte
 	if client.IsValid() && set.proxies.contain(client) {
@@ -251,7 +264,7 @@ func (s *Server) serve(c net.Conn, set *settings) {
 			s.m.connections.WithLabelValues(connProxy).Inc()
 			s.log.Warn("a load balancer's connection was refused", "address", client.String(), "err", err)
 			c.Close()
-			return
+			return false
 		}
 		beyond = rest
 		if told.IsValid() {
@@ -261,24 +274,25 @@ func (s *Server) serve(c net.Conn, set *settings) {
 	if !s.gate.enterFrom(client, set.MaxPerAddress) {
 		s.m.connections.WithLabelValues(connBusyAddress).Inc()
 		s.turnAway(c, set, "too many connections from "+clientName(client))
-		return
+		return false
 	}
-	defer s.gate.leaveFrom(client)
-	w := newWire(c, &s.buffers, set.WriteTimeout)
-	w.w = copy(w.buf, beyond) // the header's reader has a smaller buffer
-	if !s.register(c, w) {
-		w.stop()
+	x := &session{srv: s, set: set, rules: s.rules, client: client, name: clientName(client)}
+	x.conn = strict.New(c, set.wire, &s.pool, x)
+	x.conn.Unread(beyond)
+	if !s.register(x) {
+		x.conn.Stop()
 	}
-	defer s.unregister(c)
-	x := &session{srv: s, set: set, rules: s.rules, wire: w, client: client, name: clientName(client), began: time.Now()}
-	if !s.greet(x) {
-		return
+	if s.greet(x) {
+		s.running.Add(1)
+		if s.engine.take(&served{x.conn, x}) {
+			return true
+		}
+		s.running.Done()
 	}
-	result := connServed
-	if x.run() {
-		result = connPanic
-	}
-	s.m.connections.WithLabelValues(result).Inc()
+	x.conn.Close()
+	s.unregister(x)
+	s.gate.leaveFrom(client)
+	return false
 }
 
 // greet holds the greeting back for a while and refuses who speaks meanwhile.
@@ -286,21 +300,16 @@ func (s *Server) greet(x *session) bool {
 	if x.set.GreetWait == 0 || !x.client.IsValid() || x.set.greetSkip.contain(x.client) {
 		return true
 	}
-	early, err := spokeEarly(x.wire, x.set.GreetWait)
+	err := x.conn.Early(x.set.GreetWait)
+	var f *strict.Fault
 	switch {
-	case early:
-		s.m.connections.WithLabelValues(connEarly).Inc()
-		err = errEarly()
-	case err != nil:
-		s.m.connections.WithLabelValues(connGone).Inc()
-	default:
+	case err == nil:
 		return true
+	case errors.As(err, &f) && f.Cause == strict.Early:
+		s.m.connections.WithLabelValues(connEarly).Inc()
+	default:
+		s.m.connections.WithLabelValues(connGone).Inc()
 	}
-	var r *refusal
-	if errors.As(err, &r) {
-		x.refuse(r)
-	}
-	x.wire.close(early)
 	return false
 }
 
@@ -312,40 +321,34 @@ func clientName(a netip.Addr) string {
 }
 
 // register makes a session known to Run; false: the server is stopping.
-func (s *Server) register(c net.Conn, w *wire) bool {
+func (s *Server) register(x *session) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.conns[c] = w
+	s.sessions[x] = struct{}{}
 	return !s.ended
 }
 
-func (s *Server) unregister(c net.Conn) {
+func (s *Server) unregister(x *session) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.conns, c)
+	delete(s.sessions, x)
 }
 
 func (s *Server) stopSessions() {
 	s.mu.Lock()
 	s.ended = true
-	wires := make([]*wire, 0, len(s.conns))
-	for _, w := range s.conns {
-		wires = append(wires, w)
-	}
+	all := slices.Collect(maps.Keys(s.sessions))
 	s.mu.Unlock()
-	for _, w := range wires {
-		w.stop()
+	for _, x := range all {
+		x.conn.Stop()
 	}
 }
 
-func (s *Server) closeSessions() {
+func (s *Server) abortSessions() {
 	s.mu.Lock()
-	conns := make([]net.Conn, 0, len(s.conns))
-	for c := range s.conns {
-		conns = append(conns, c)
-	}
+	all := slices.Collect(maps.Keys(s.sessions))
 	s.mu.Unlock()
-	for _, c := range conns {
-		c.Close()
+	for _, x := range all {
+		x.conn.Abort()
 	}
 }

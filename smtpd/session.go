@@ -2,14 +2,16 @@ package smtpd
 
 import (
 	"bytes"
-	"crypto/tls"
-	"errors"
 	"net/netip"
 	"runtime/debug"
 	"strings"
+	"sync"
 	"time"
 
+	"github.com/emersion/go-smtp"
+
 	"bsmtpd/mail"
+	"bsmtpd/smtpd/strict"
 	"bsmtpd/spool"
 )
 
@@ -22,28 +24,33 @@ type rules interface {
 	rcpt(s *session, to mail.Address) (spool.QueueName, error)
 }
 
-// session is the dialogue with one client. All of it belongs to one goroutine,
-// but for what wire says.
+// session is what is known about one client. go-smtp calls it for each command
+// that it has understood, its wire for what it has not passed on. All of it
+// belongs to the goroutine that go-smtp has for the connection.
 type session struct {
 	srv    *Server
 	set    *settings
 	rules  rules
-	wire   *wire
+	conn   *strict.Conn
 	client netip.Addr // invalid: the network does not say
 	name   string     // of the client in logs
 
-	began time.Time
-	helo  string // what the client calls itself; empty: it has not yet
+	helo  string // what the client calls itself
 	esmtp bool
-	tls   *tls.ConnectionState
 
 	tx transaction
 
-	messages int // accepted
-	errs     int // wrong commands since the last accepted message
-	refused  int // refused recipients since then
-	junk     int // commands that bring nothing forward since then
+	messages int      // accepted
+	refused  int      // refused recipients since the last accepted message
+	told     *refusal // what go-smtp will say for the session; nil: what it says is its own
+	panicked bool
+	ending   sync.Once
 }
+
+var (
+	_ smtp.Session   = (*session)(nil)
+	_ strict.Watcher = (*session)(nil)
+)
 
 // transaction is the message that is being handed over. Its zero value: there is
 // none.
@@ -52,12 +59,9 @@ type transaction struct {
 	env    mail.Envelope
 	to     []mail.Recipient
 	queues []spool.QueueName // of each recipient
+	named  int               // accepted RCPTs, the same address each time included
 	body   body
-	check  checker
-
-	chunked bool      // BDAT has begun
-	began   time.Time // when the body began
-	got     int64     // octets of it that came over the wire
+	header header
 }
 
 func (t *transaction) reset() {
@@ -65,223 +69,133 @@ func (t *transaction) reset() {
 	*t = transaction{to: t.to[:0], queues: t.queues[:0], body: t.body}
 }
 
-// run speaks with the client until one of the two has enough. Panics end this
-// session only.
-func (s *session) run() (panicked bool) {
-	linger := false
-	defer func() {
-		if p := recover(); p != nil {
-			panicked = true
-			s.srv.m.panics.Inc()
-			s.srv.log.Error("a bug ended an SMTP session; please report it", "client", s.name, "panic", p, "stack", string(debug.Stack()))
-			s.wire.reply(421, mail.Status{4, 3, 0}, "a fault in this server; try again later")
-		}
-		s.tx.reset()
-		s.wire.close(linger)
-	}()
-	s.wire.reply(220, mail.Status{}, s.set.Hostname+" ESMTP bsmtpd")
-	for {
-		err := s.next()
-		if err == nil {
-			continue
-		}
-		var r *refusal
-		if errors.As(err, &r) {
-			// Those two wait for a client that is silent: there is nothing unread.
-			linger = r != errQuit && r.reason != reasonStopping && r.reason != reasonTimeout
-		}
-		return false
-	}
-}
-
-// errQuit ends a session at the client's wish. It is never written to.
-var errQuit = &refusal{hangUp: true}
-
-// next reads and answers one command. An error ends the session; what there was
-// to say has been said.
-func (s *session) next() error {
-	line, err := s.wire.line(s.deadline(time.Now()))
-	if err == nil {
-		err = s.command(line)
-	}
-	if err == nil {
-		return nil
-	}
-	var r *refusal
-	if !errors.As(err, &r) {
-		return err
-	}
-	if r == errQuit {
-		return r
-	}
-	return s.refuse(r)
-}
-
-// deadline is when the session gives up on a client that says nothing.
-func (s *session) deadline(now time.Time) time.Time {
-	end := s.began.Add(s.set.SessionTimeout)
-	if idle := now.Add(s.set.IdleTimeout); idle.Before(end) {
-		return idle
-	}
-	return end
-}
-
-// refuse sends a refusal and counts it. The result is nil where the session goes
-// on.
-func (s *session) refuse(r *refusal) error {
-	s.wire.reply(r.Code, r.Status, r.Text)
-	s.srv.m.refusal(r)
-	if r.hangUp {
-		s.srv.mailLog.Refused(s.name, "connection", "", "", r.Reply)
-		return r
-	}
-	if len(s.wire.out) >= flushAt {
-		if err := s.wire.flush(); err != nil {
-			return err
-		}
-	}
-	switch r.reason {
-	case reasonSyntax, reasonSequence, reasonLineEnding:
-		s.errs++
-		if s.errs >= s.set.MaxErrors {
-			return s.refuse(hangUp(reasonErrors, 421, mail.Status{4, 7, 0}, "too many errors: closing the connection"))
-		}
-	}
-	return nil
-}
-
-func (s *session) ok(code int, status mail.Status, text string) error {
-	s.wire.reply(code, status, text)
-	if len(s.wire.out) >= flushAt {
-		return s.wire.flush()
-	}
-	return nil
-}
-
-// idle counts a command that brings no mail forward.
-func (s *session) idle() error {
-	s.junk++
-	if s.junk > s.set.MaxJunk {
-		return hangUp(reasonErrors, 421, mail.Status{4, 7, 0}, "too many commands without a message: closing the connection")
-	}
-	return nil
-}
-
-var status200 = mail.Status{2, 0, 0}
-
-// command answers one command line.
-func (s *session) command(line []byte) error {
-	word, rest, _ := bytes.Cut(line, []byte{' '})
-	var verb [10]byte
-	if len(word) > len(verb) {
-		return syntax(500, 2, "this command is not known")
-	}
-	for i, c := range word {
-		if 'a' <= c && c <= 'z' {
-			c -= 'a' - 'A'
-		}
-		verb[i] = c
-	}
-	arg := string(bytes.TrimRight(rest, " "))
-	switch string(verb[:len(word)]) {
-	case "MAIL":
-		return s.mail(arg)
-	case "RCPT":
-		return s.rcpt(arg)
-	case "DATA":
-		return s.data(arg)
-	case "BDAT":
-		return s.bdat(arg)
-	case "EHLO":
-		return s.hello(arg, true)
-	case "HELO":
-		return s.hello(arg, false)
-	case "STARTTLS":
-		return s.startTLS(arg)
-	case "QUIT":
-		s.wire.reply(221, status200, "bye")
-		return errQuit
-	}
-	return s.other(string(verb[:len(word)]), arg)
-}
-
-// other answers the commands that have nothing to do with a message.
-func (s *session) other(verb, arg string) error {
-	if err := s.idle(); err != nil {
-		return err
-	}
-	switch verb {
-	case "RSET":
-		s.tx.reset()
-		return s.ok(250, status200, "forgotten")
-	case "NOOP":
-		return s.ok(250, status200, "ok")
-	case "VRFY":
-		// RFC 5321 section 3.5.3: neither confirmed nor denied.
-		return s.ok(252, mail.Status{2, 5, 0}, "send mail to find out")
-	case "HELP":
-		return s.ok(214, status200, "commands: EHLO HELO MAIL RCPT DATA BDAT RSET NOOP VRFY STARTTLS HELP QUIT (RFC 5321)")
-	case "EXPN", "ETRN", "ATRN", "TURN", "SEND", "SOML", "SAML", "AUTH":
-		return syntax(502, 1, verb+" is not offered here")
-	case "GET", "POST", "PUT", "HEAD", "OPTIONS", "CONNECT":
-		// A browser that was tricked into speaking to a mail server.
-		return hangUp(reasonSyntax, 554, mail.Status{5, 5, 1}, "this is a mail server")
-	}
-	return syntax(500, 2, "this command is not known")
-}
-
-// hello answers EHLO and HELO. Both end a transaction (RFC 5321 section 4.1.4).
-func (s *session) hello(arg string, esmtp bool) error {
-	if err := s.idle(); err != nil {
-		return err
-	}
-	name, _, _ := strings.Cut(arg, " ")
-	if !validHelo(name) {
-		return syntax(501, 2, "expected a host name or an address in brackets")
-	}
+// Reset forgets the message: after RSET, EHLO, and the end of data.
+func (s *session) Reset() {
+	defer s.caught(nil)
 	s.tx.reset()
-	s.helo, s.esmtp = name, esmtp
-	if !esmtp {
-		return s.ok(250, mail.Status{}, s.set.Hostname)
-	}
-	return s.ok(250, mail.Status{}, s.greeting())
 }
 
-// greeting lists the extensions (RFC 5321 section 4.1.1.1).
-func (s *session) greeting() string {
-	var b strings.Builder
-	b.WriteString(s.set.Hostname)
-	b.WriteString("\nPIPELINING\nSIZE ")
-	b.WriteString(itoa(int64(s.set.MaxMessage)))
-	if s.srv.tls != nil && s.tls == nil {
-		b.WriteString("\nSTARTTLS")
-	}
-	b.WriteString("\nENHANCEDSTATUSCODES\n8BITMIME\nSMTPUTF8\nCHUNKING\nDSN")
-	return b.String()
+// Logout is called at the end of the connection.
+func (s *session) Logout() error {
+	defer s.caught(nil)
+	s.tx.reset()
+	return nil
 }
 
-// startTLS secures the connection. Nothing that was said before counts after it
-// (RFC 3207 section 4.2).
-func (s *session) startTLS(arg string) error {
+// end gives back what a connection holds. It may be called several times.
+func (s *session) end() {
+	s.ending.Do(func() {
+		s.srv.unregister(s)
+		s.srv.gate.leaveFrom(s.client)
+		s.srv.gate.leave()
+		result := connServed
+		if s.panicked {
+			result = connPanic
+		}
+		s.srv.m.connections.WithLabelValues(result).Inc()
+		s.srv.running.Done()
+	})
+}
+
+// caught makes a panic the end of this session only.
+func (s *session) caught(err *error) {
+	p := recover()
+	if p == nil {
+		return
+	}
+	s.Panicked(p, debug.Stack())
+	if err != nil {
+		*err = s.say(hangUp(reasonInternal, 421, mail.Status{4, 3, 0}, "a fault in this server; try again later"))
+	}
+}
+
+// Panicked implements strict.Watcher.
+func (s *session) Panicked(p any, stack []byte) {
+	s.panicked = true
+	s.srv.m.panics.Inc()
+	s.srv.log.Error("a bug ended an SMTP session; please report it", "client", s.name, "panic", p, "stack", string(stack))
+}
+
+// say gives a refusal to go-smtp.
+func (s *session) say(r *refusal) error {
+	s.told = r
+	text := r.Text[:min(len(r.Text), maxReplyText)]
+	return &smtp.SMTPError{Code: r.Code, EnhancedCode: smtp.EnhancedCode{int(r.Status[0]), int(r.Status[1]), int(r.Status[2])}, Message: text}
+}
+
+// Refused implements strict.Watcher: all negative replies come by.
+func (s *session) Refused(f *strict.Fault) {
+	reason := string(f.Cause)
 	switch {
-	case s.srv.tls == nil:
-		return syntax(502, 1, "STARTTLS is not offered here")
-	case arg != "":
-		return syntax(501, 4, "STARTTLS takes no argument")
-	case s.tls != nil:
-		return badSequence("TLS is in use already")
-	case len(s.wire.pending()) > 0:
-		return hangUp(reasonTLS, 554, mail.Status{5, 5, 1}, "nothing may follow STARTTLS before the handshake")
+	case f.Cause != strict.Engine && f.Cause != strict.Watched:
+	case s.told != nil:
+		reason = s.told.reason
+	case f.Code == 503:
+		reason = reasonSequence
+	default:
+		reason = reasonSyntax
 	}
-	s.wire.reply(220, status200, "go ahead")
-	state, err := s.wire.startTLS(s.srv.tls.conf, s.deadline(time.Now()))
+	s.told = nil
+	s.srv.m.refusal(reason, f.Code)
+	if f.HangUp {
+		s.srv.mailLog.Refused(s.name, "connection", "", "", f.Reply)
+	}
+}
+
+// Handshake implements strict.Watcher.
+func (s *session) Handshake(err error) {
 	if err != nil {
 		s.srv.m.tls.WithLabelValues("failed").Inc()
 		s.srv.log.Info("a TLS handshake failed", "client", s.name, "err", err)
-		return errGone
+		return
 	}
 	s.srv.m.tls.WithLabelValues("done").Inc()
-	s.tx.reset()
-	s.tls, s.helo, s.esmtp = state, "", false
-	return nil
+}
+
+// Command implements strict.Watcher: it answers what go-smtp does not know, or
+// takes too easily.
+func (s *session) Command(verb string, arg []byte) (strict.Answer, bool) {
+	s.told = nil
+	switch verb {
+	case "EHLO", "HELO":
+		name, _, _ := bytes.Cut(arg, []byte{' '})
+		if !validHelo(string(name)) {
+			return s.answer(syntax(501, 2, "expected a host name or an address in brackets"))
+		}
+		s.helo, s.esmtp = string(name), verb == "EHLO"
+	case "HELP":
+		return strict.Answer{Reply: mail.Reply{Code: 214, Status: mail.Status{2, 0, 0},
+			Text: "commands: EHLO HELO MAIL RCPT DATA BDAT RSET NOOP VRFY STARTTLS HELP QUIT (RFC 5321)"}}, true
+	case "EXPN", "ETRN", "ATRN", "TURN", "SEND", "SOML", "SAML", "AUTH":
+		return s.answer(syntax(502, 1, verb+" is not offered here"))
+	case "GET", "POST", "PUT", "HEAD", "OPTIONS", "CONNECT":
+		// A browser that was tricked into speaking to a mail server.
+		return s.answer(hangUp(reasonSyntax, 554, mail.Status{5, 5, 1}, "this is a mail server"))
+	}
+	return strict.Answer{}, false
+}
+
+func (s *session) answer(r *refusal) (strict.Answer, bool) {
+	s.told = r
+	return strict.Answer{Reply: r.Reply, HangUp: r.hangUp}, true
+}
+
+// argument is what stands behind "FROM:" or "TO:" of the command that go-smtp is
+// asking about.
+func (s *session) argument() string {
+	_, arg := s.conn.Command()
+	_, rest, _ := strings.Cut(string(arg), ":")
+	return rest
+}
+
+// trace is what the Received field of the message will tell.
+func (s *session) trace() *trace {
+	tr := &trace{helo: s.helo, client: s.client, host: s.set.Hostname, esmtp: s.esmtp, utf8: s.tx.env.UTF8, received: time.Now()}
+	if state, ok := s.conn.TLS(); ok {
+		tr.tls = &state
+	}
+	if len(s.tx.to) == 1 {
+		tr.rcpt = s.tx.to[0].Address
+	}
+	return tr
 }

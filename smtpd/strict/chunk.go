@@ -9,14 +9,15 @@ import (
 
 // firstChunk begins a message with BDAT (RFC 3030). go-smtp gets it as a DATA:
 //
-//	client            Conn               go-smtp
-//	BDAT 3      ─►    DATA         ─►
-//	                               ◄─    354 (not passed on)
-//	a.c         ─►    a.c          ─►
+//	client            Conn              go-smtp       backend
+//	BDAT 3      ─►    DATA        ─►
+//	                              ◄─    354           (not passed on)
+//	abc         ─►    abc                       ─►    Body
 //	            ◄─    250 3 octets
 //	BDAT 2 LAST ─►
-//	xy          ─►    xy, CRLF.CRLF ─►
-//	            ◄─                 ◄─    250 queued
+//	xy          ─►    xy, the end               ─►    Body
+//	                  "."         ─►            ◄─    queued
+//	            ◄─                ◄─    250
 //
 // Thus it has one command and one reply for one message, on one goroutine. Were
 // it given BDAT, it would pass the chunks to a goroutine of its own; RSET does
@@ -70,7 +71,7 @@ func (c *Conn) chunkDone() error {
 	return nil
 }
 
-// lastChunkDone ends the DATA that go-smtp reads.
+// lastChunkDone ends the message.
 func (c *Conn) lastChunkDone() {
 	m := &c.msg
 	m.check.finish()
@@ -78,17 +79,11 @@ func (c *Conn) lastChunkDone() {
 		c.failMessage(f, f)
 		return
 	}
-	c.line = c.line[:0]
-	if !m.bol {
-		m.added = 2
-		c.line = append(c.line, '\r', '\n')
-	}
-	c.line = append(c.line, ".\r\n"...)
-	c.hand, c.mode = c.line, ended
+	m.done = true
 }
 
 // nextChunk reads the command between two chunks. go-smtp is in the middle of a
-// DATA and does not see it.
+// DATA, waiting for the backend, and does not see it.
 func (c *Conn) nextChunk() error {
 	line, n, err := c.readLine()
 	if err != nil {

@@ -260,4 +260,5 @@ func (c *Conn) Early(wait time.Duration) error {
 // then.
 func (c *Conn) Refuse(r mail.Reply) {
 	c.hangUp(&Fault{Reply: r, Cause: Watched})
+	c.linger = false // it has said nothing
 }

@@ -6,11 +6,12 @@
 //
 //   - a command: a whole line that ends in CRLF and is made of UTF-8 without
 //     NUL, CR and LF. Any other is answered here and never seen by go-smtp.
-//   - the content of a message, after go-smtp itself has said 354. It has been
-//     looked through (content.go) before go-smtp gets it. At the first bare CR,
-//     bare LF, NUL or over-long line the reading fails, so that no backend can
-//     take the message; the rest of it is thrown away up to where RFC 5321 says
-//     that it ends, and the client is told why.
+//   - the content of a message, after go-smtp itself has said 354. That goes to
+//     the backend directly (Conn.Body), and go-smtp only gets the end of data. It
+//     has been looked through (content.go) before. At the first bare CR, bare LF,
+//     NUL or over-long line the reading fails, so that no backend can take the
+//     message; the rest of it is thrown away up to where RFC 5321 says that it
+//     ends, and the client is told why.
 //
 // BDAT and STARTTLS are spoken here, because go-smtp 0.25.1 cannot be helped with
 // them from outside. Its BDAT hands the content to a goroutine that outlives
@@ -20,9 +21,9 @@
 // The server's TLSConfig, timeouts, MaxLineLength and MaxMessageBytes are to be
 // zero: all that is Config's.
 //
-// So smuggling needs an octet that go-smtp takes for the end of a message and
-// Conn does not, or the other way round. Of lines that end in CRLF only, both
-// say the same; all else does not get there.
+// Smuggling needs octets that are content for one reader and commands for
+// another. Here there is one reader of content, and it passes on only what all
+// readers agree on.
 package strict
 
 import (
@@ -55,8 +56,9 @@ type Config struct {
 	MinRate        int64         // octets per second; 0: 500
 	WriteTimeout   time.Duration // for the client to take replies; 0: 1 minute
 
-	// Texts says which replies of go-smtp are said in other words. Keys and
-	// values are single reply lines without CRLF, negative ones.
+	// Texts says which replies of go-smtp are said in other words. Keys are
+	// negative reply lines without CRLF, or verbs, which stand for the positive
+	// reply to them (not DATA and BDAT). Values are reply lines.
 	Texts map[string]string
 }
 
@@ -67,9 +69,8 @@ type Watcher interface {
 	// without blanks around it and good during the call. It is not asked about
 	// what Conn answers itself: STARTTLS, and commands amid BDAT.
 	Command(verb string, arg []byte) (Answer, bool)
-	// Refused hears of each negative reply once. Cause is Engine for those that
-	// go-smtp or its backend gave.
-	Refused(Cause, mail.Reply)
+	// Refused hears of each negative reply once.
+	Refused(*Fault)
 	// Handshake hears of each TLS handshake; nil: it was done.
 	Handshake(error)
 	// Panicked hears of a panic in this package or in a Watcher. The connection
@@ -89,7 +90,7 @@ type Ignore struct{}
 var _ Watcher = Ignore{}
 
 func (Ignore) Command(string, []byte) (Answer, bool) { return Answer{}, false }
-func (Ignore) Refused(Cause, mail.Reply)             {}
+func (Ignore) Refused(*Fault)                        {}
 func (Ignore) Handshake(error)                       {}
 func (Ignore) Panicked(any, []byte)                  {}
 
@@ -101,9 +102,10 @@ const (
 	command               // a command
 	asked                 // go-smtp has a command and owes the reply
 	answering             // the client's part of a SASL exchange
-	taking                // the content of a message, which go-smtp reads
-	ended                 // go-smtp has read the whole message and owes the reply
-	failed                // the same, but its reading fails
+	taking                // the content of a message, which the backend reads
+	ended                 // it has read all of it, and go-smtp owes the reply
+	failed                // reading it fails: the client hears of that, not go-smtp's reply
+	refused               // the backend has not read all of it: go-smtp owes a refusal
 	swallow               // the rest of a message that was refused
 	over                  // the session has ended
 )
@@ -122,8 +124,9 @@ type Conn struct {
 	hand    []byte // what go-smtp is to read before all else
 	line    []byte // the memory of arg and hand
 	written []byte // a reply that go-smtp has not finished
-	fail    error  // what Read returns in failed, and at first in over
-	held    *Fault // what the client is told after swallow
+	fail    error  // what Read returns in failed and refused, and at first in over
+	held    *Fault // what the client is told after swallow; nil: late
+	late    []byte // a reply of go-smtp's
 	greeted bool   // EHLO or HELO was accepted, since TLS if there is TLS
 	secured *tls.ConnectionState
 
@@ -172,14 +175,10 @@ func (c *Conn) Read(p []byte) (n int, err error) {
 		case command, answering:
 			err = c.nextCommand()
 		case taking:
-			if n := c.msg.give(p, &c.wire); n > 0 {
-				c.given()
-				return n, nil
-			}
-			err = c.takeMore()
+			c.finishData()
 		case swallow:
 			err = c.swallowMore()
-		case failed, over:
+		case failed, refused, over:
 			if c.fail != nil {
 				return 0, c.fail
 			}
@@ -208,6 +207,7 @@ func (c *Conn) broken(err error) {
 
 // hangUp says a last reply and ends the session.
 func (c *Conn) hangUp(f *Fault) {
+	f.HangUp = true
 	c.refuse(f)
 	c.linger = f.Cause != Timeout && f.Cause != Stopping // those wait for silent clients
 	c.mode, c.fail = over, nil
@@ -260,11 +260,6 @@ func (c *Conn) TLS() (tls.ConnectionState, bool) {
 // they were sent: go-smtp takes the quotes off a local part, after which
 // "a@b"@c and a@b@c are the same. arg is good until the next Read.
 func (c *Conn) Command() (verb string, arg []byte) { return c.verb, c.arg }
-
-// Added is the number of octets at the end of the message that the client did
-// not send: 2 when a message that came by BDAT did not end in CRLF, else 0. It
-// is good once the message has been read to its end.
-func (c *Conn) Added() int { return c.msg.added }
 
 // LocalAddr implements net.Conn.
 func (c *Conn) LocalAddr() net.Addr { return c.raw.LocalAddr() }

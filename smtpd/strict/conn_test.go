@@ -140,8 +140,32 @@ func TestChunks(t *testing.T) {
 
 func TestARefusedMessageEndsWhereItEnds(t *testing.T) {
 	w := newWorld(t)
-	w.say(t, hello+"MAIL FROM:<>\r\nRCPT TO:<early@e.example>\r\nDATA\r\nQUIT\r\n..\r\n.\r\nMAIL FROM:<>\r\nRCPT TO:<early@e.example>\r\nBDAT 6\r\nQUIT\r\nBDAT 6 LAST\r\nQUIT\r\nNOOP\r\n",
-		after(helloReply, "250", "250", "354", "452 4.3.1 no room", "250", "250", "250", "452 4.3.1", "250")...)
+	for _, who := range []string{"early", "half"} {
+		want := []string{"452 4.3.1 no room"}
+		if who == "half" {
+			want = []string{"452-no room", "452 4.3.1 for more"}
+		}
+		rcpt := "MAIL FROM:<>\r\nRCPT TO:<" + who + "@e.example>\r\n"
+		all := after(helloReply, "250", "250", "354")
+		all = append(all, want...)
+		all = append(all, "250", "250")
+		all = append(all, want...)
+		all = append(all, "503", "250")
+		w.say(t, hello+rcpt+"DATA\r\nQUIT\r\n..\r\n.\r\n"+rcpt+"BDAT 6\r\nQUIT\r\nBDAT 6 LAST\r\nQUIT\r\nNOOP\r\n", all...)
+	}
+	if len(w.panics) > 0 {
+		t.Error(w.panics)
+	}
+}
+
+// There is one way to read a message. Nothing that came another way is taken.
+func TestABackendMustReadTheBody(t *testing.T) {
+	w := newWorld(t)
+	w.say(t, hello+"MAIL FROM:<>\r\nRCPT TO:<wrong@e.example>\r\nDATA\r\nx\r\n.\r\nNOOP\r\n", after(helloReply, "250", "250", "354", "554 5.0.0", "250")...)
+	w.say(t, hello+"MAIL FROM:<>\r\nRCPT TO:<rash@e.example>\r\nDATA\r\nx\r\n.\r\nNOOP\r\n", after(helloReply, "250", "250", "354", "421 4.3.0")...)
+	if len(w.panics) != 1 || len(w.bodies()) > 0 {
+		t.Errorf("panics %v, kept %q", w.panics, w.bodies())
+	}
 }
 
 func TestRepliesInOurWords(t *testing.T) {
@@ -154,6 +178,12 @@ func TestRepliesInOurWords(t *testing.T) {
 	}
 	w.say(t, hello+"MAIL FROM:<x@y.example>\r\nDATA x\r\nVRFY x\r\nETRN x\r\nGET / HTTP/1.1\r\nNOOP\r\n",
 		after(helloReply, "250 2.1.0 sender ok", "501 5.5.4 no", "252 2.5.0 perhaps", "458 4.3.0 not ???now", "554 5.5.1 a mail server")...)
+}
+
+// What a backend says goes into the text of replies, and into nothing else.
+func TestRepliesArePrintable(t *testing.T) {
+	newWorld(t).say(t, hello+"MAIL FROM:<>\r\nRCPT TO:<odd\u00e9@e.example>\r\nQUIT\r\n",
+		after(helloReply, "250", "451-?? ??250 no", "451 4.3.0 odd??@e.example", "221")...)
 }
 
 func TestTooMuchOfTheSameEndsTheSession(t *testing.T) {

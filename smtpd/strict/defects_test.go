@@ -67,17 +67,9 @@ func TestQuotedLocalPartsCanBeToldApart(t *testing.T) {
 	seen := map[string][]string{}
 	for _, path := range []string{`<"a@b.example"@c.example>`, `<a@b.example@c.example>`} {
 		w := newWorld(t)
-		raw := newTape(hello, "MAIL FROM:<>\r\n", "RCPT TO:"+path+"\r\n", "DATA\r\n.\r\nQUIT\r\n")
-		c := New(raw, &w.cfg, &w.pool, w)
-		var arg string
-		w.l.queue <- spy{c, func(verb, a string) {
-			if verb == "RCPT" {
-				arg = a
-			}
-		}}
-		<-raw.done
+		w.play(hello + "MAIL FROM:<>\r\nRCPT TO:" + path + "\r\nDATA\r\n.\r\nQUIT\r\n")
 		w.mu.Lock()
-		to := w.mails[0].to
+		to, arg := w.mails[0].to, w.mails[0].arg
 		w.mu.Unlock()
 		if arg != "TO:"+path {
 			t.Errorf("%s: Command gives %q", path, arg)
@@ -91,18 +83,6 @@ func TestQuotedLocalPartsCanBeToldApart(t *testing.T) {
 	}
 }
 
-// spy looks at each command that is answered.
-type spy struct {
-	*Conn
-	saw func(verb, arg string)
-}
-
-func (s spy) Write(p []byte) (int, error) {
-	verb, arg := s.Command()
-	s.saw(verb, string(arg))
-	return s.Conn.Write(p)
-}
-
 // slow is a backend with three messages: the first is given up, the second is
 // stored slowly, the third is refused. Each result is there when the next message
 // has begun, or after a while.
@@ -111,11 +91,17 @@ type slow struct {
 	began [4]chan struct{}
 }
 
-func (s *slow) NewSession(*smtp.Conn) (smtp.Session, error) { return s, nil }
+func (s *slow) NewSession(c *smtp.Conn) (smtp.Session, error) {
+	s.conn, _ = c.Conn().(*Conn)
+	return s, nil
+}
 
 func (s *slow) Data(r io.Reader) error {
 	n := int(s.to[0] - '0')
 	close(s.began[n-1])
+	if s.conn != nil {
+		r = s.conn.Body()
+	}
 	_, err := io.Copy(io.Discard, r)
 	select {
 	case <-s.began[n]:

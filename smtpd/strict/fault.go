@@ -12,8 +12,8 @@ import (
 type Cause string
 
 const (
-	Engine     Cause = "engine" // go-smtp or its backend: see the code
-	Watched    Cause = "watched"
+	Engine     Cause = "engine"  // go-smtp or its backend: see the code
+	Watched    Cause = "watched" // the Watcher: see there
 	Syntax     Cause = "syntax"
 	Sequence   Cause = "sequence"
 	LineEnding Cause = "line_ending"
@@ -27,12 +27,13 @@ const (
 	Early      Cause = "early"
 )
 
-// Fault is a refusal of Conn's own. A backend gets it from the reader of a
-// message that will not become one; the client gets the reply from Conn.
+// Fault is a negative reply. Where Conn gives it to the reader of a message, the
+// message will not become one, and the client hears from Conn, not from the
+// backend.
 type Fault struct {
 	mail.Reply
 	Cause  Cause
-	HangUp bool
+	HangUp bool // the session ends with it
 }
 
 var _ error = (*Fault)(nil)
@@ -77,7 +78,7 @@ func (c *Conn) refuse(f *Fault) {
 		return
 	}
 	c.out = appendReply(c.out, f.Reply)
-	c.watch.Refused(f.Cause, f.Reply)
+	c.watch.Refused(f)
 }
 
 // answer refuses what was wrong with one command, and counts it.

@@ -27,7 +27,7 @@ func check(t testing.TB, err error) {
 }
 
 // kept is a message that the backend took.
-type kept struct{ from, to, body string }
+type kept struct{ from, to, arg, body string }
 
 // world is a go-smtp server with a backend that keeps what it is given, behind
 // Conns or, when bare, as it comes.
@@ -114,6 +114,7 @@ type session struct {
 	w        *world
 	conn     *Conn // nil: none
 	from, to string
+	arg      string // of RCPT, as it was sent
 }
 
 func (w *world) NewSession(c *smtp.Conn) (smtp.Session, error) {
@@ -136,10 +137,16 @@ func (s *session) Rcpt(to string, _ *smtp.RcptOptions) error {
 		panic("a bug in the backend")
 	case strings.HasPrefix(to, "no"):
 		return &smtp.SMTPError{Code: 550, EnhancedCode: smtp.EnhancedCode{5, 1, 1}, Message: "no such mailbox"}
+	case strings.HasPrefix(to, "odd"):
+		return &smtp.SMTPError{Code: 451, EnhancedCode: smtp.EnhancedCode{4, 3, 0}, Message: "\u00e9 \x00\r250 no\n" + to}
 	case strings.HasPrefix(to, "busy"):
 		return &smtp.SMTPError{Code: 421, EnhancedCode: smtp.EnhancedCode{4, 3, 2}, Message: "not now"}
 	}
 	s.to = to
+	if s.conn != nil {
+		_, arg := s.conn.Command()
+		s.arg = string(arg)
+	}
 	return nil
 }
 
@@ -147,19 +154,24 @@ func (s *session) Data(r io.Reader) error {
 	switch {
 	case strings.HasPrefix(s.to, "early"):
 		return &smtp.SMTPError{Code: 452, EnhancedCode: smtp.EnhancedCode{4, 3, 1}, Message: "no room"}
+	case strings.HasPrefix(s.to, "rash"):
+		return nil
+	case strings.HasPrefix(s.to, "half"):
+		io.ReadFull(s.conn.Body(), make([]byte, 3))
+		return &smtp.SMTPError{Code: 452, EnhancedCode: smtp.EnhancedCode{4, 3, 1}, Message: "no room\nfor more"}
 	case strings.HasPrefix(s.to, "boom"):
 		panic("a bug in the backend")
+	}
+	if s.conn != nil && s.to != "wrong@e.example" {
+		r = s.conn.Body()
 	}
 	b, err := io.ReadAll(r)
 	if err != nil {
 		return err
 	}
-	if s.conn != nil {
-		b = b[:len(b)-s.conn.Added()]
-	}
 	s.w.mu.Lock()
 	defer s.w.mu.Unlock()
-	s.w.mails = append(s.w.mails, kept{s.from, s.to, string(b)})
+	s.w.mails = append(s.w.mails, kept{s.from, s.to, s.arg, string(b)})
 	return nil
 }
 
@@ -168,10 +180,10 @@ func (w *world) Command(verb string, _ []byte) (Answer, bool) {
 	return a, ok
 }
 
-func (w *world) Refused(c Cause, r mail.Reply) {
+func (w *world) Refused(f *Fault) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.causes, w.told = append(w.causes, c), append(w.told, r)
+	w.causes, w.told = append(w.causes, f.Cause), append(w.told, f.Reply)
 }
 
 func (w *world) Handshake(err error) {

@@ -2,6 +2,9 @@ package strict
 
 import (
 	"bytes"
+	"errors"
+	"io"
+	"net"
 	"time"
 )
 
@@ -9,20 +12,21 @@ const enlargeAt = 32 << 10 // octets of a message after which the read buffer gr
 
 // message is the content of one message on its way through a Conn.
 type message struct {
-	open  bool // go-smtp is reading it
+	open  bool // go-smtp has called the backend for it
 	check content
 	began time.Time
 	got   int64 // octets of it that came over the wire, faulty ones included
-	ready int   // octets of the wire's buffer that were checked and not given to go-smtp
+	ready int   // octets of the wire's buffer that were checked and not given
+	drop  int   // octets behind them that nobody gets: the end of data
 	whole bool  // DATA: its end was seen
-	added int   // see Conn.Added
+	done  bool  // the backend has got all of it
+	bol   bool  // the next octet of ready begins a line
 
 	chunked bool
 	last    bool  // the chunk is the last one
 	chunk   int64 // octets of the chunk
 	left    int64 // of them, those that are still to come
 	between bool  // a chunk was acknowledged, and none has followed
-	bol     bool  // the next octet that go-smtp gets begins a line
 }
 
 // begin makes c ready for a message.
@@ -38,52 +42,87 @@ func (c *Conn) maxMessage() int64 { return orDefault(c.cfg.MaxMessage, 64<<20) }
 // maxSwallow bounds what a client may send of a message that is refused.
 func (c *Conn) maxSwallow() int64 { return 2 * c.maxMessage() }
 
-// give hands checked octets to go-smtp. It reads DATA, so chunks get the dots of
-// RFC 5321 section 4.5.2.
-func (m *message) give(p []byte, w *wire) int {
-	if m.ready == 0 {
-		return 0
+// Body is the message that a backend's Data was called for, as the client meant
+// it: without the dots of DATA, the chunks of BDAT joined. It is good during
+// Data. Its errors are *Fault, ErrReset, ErrGone or the network's; after any of
+// them the client hears what there is to hear from Conn, whatever Data returns.
+//
+// The reader that go-smtp gives to Data is not to be used: it fails. go-smtp
+// would look at the content again, octet by octet, which costs more than all
+// else on the way, and would be a second opinion on where it ends.
+func (c *Conn) Body() io.Reader { return body{c} }
+
+type body struct{ c *Conn }
+
+func (b body) Read(p []byte) (n int, err error) {
+	if !b.c.enter() {
+		return 0, net.ErrClosed
 	}
+	defer b.c.leave()
+	defer b.c.guard(&err)
+	return b.c.readBody(p)
+}
+
+func (c *Conn) readBody(p []byte) (int, error) {
+	m := &c.msg
+	for c.mode == taking && !m.done {
+		if m.ready > 0 {
+			if n := m.give(p, &c.wire); n > 0 || len(p) == 0 {
+				return n, nil
+			}
+			continue
+		}
+		if m.drop > 0 {
+			c.use(m.drop)
+			m.drop, m.bol = 0, false // the line goes on behind its dot
+		}
+		if err := c.takeMore(); err != nil {
+			c.broken(err)
+		}
+	}
+	switch {
+	case c.fail != nil:
+		return 0, c.fail
+	case m.done:
+		return 0, io.EOF
+	}
+	return 0, io.ErrUnexpectedEOF // the message is over, and so is its Body
+}
+
+// give copies checked octets, less the dots that RFC 5321 section 4.5.2 has put
+// into DATA. Lines end in CRLF, so one that begins with a dot is found behind LF.
+func (m *message) give(p []byte, w *wire) (n int) {
 	src := w.buf[w.r : w.r+m.ready]
-	var n, used int
-	if m.chunked {
-		n, used = m.stuff(p, src)
-	} else {
-		n = copy(p, src)
-		used = n
+	used := 0
+	for n < len(p) && used < len(src) {
+		if m.bol && !m.chunked && src[used] == '.' {
+			m.bol = false
+			used++
+			continue
+		}
+		line := src[used:min(len(src), used+len(p)-n)]
+		if !m.chunked {
+			if i := bytes.Index(line, []byte("\n.")); i >= 0 {
+				line = line[:i+1]
+			}
+		}
+		n += copy(p[n:], line)
+		used += len(line)
+		m.bol = line[len(line)-1] == '\n'
 	}
 	w.use(used)
 	m.ready -= used
 	return n
 }
 
-// stuff copies src to p with a second dot in each line that begins with one. src
-// was checked: its lines end in CRLF.
-func (m *message) stuff(p, src []byte) (n, used int) {
-	for n < len(p) && used < len(src) {
-		if m.bol && src[used] == '.' {
-			m.bol = false
-			p[n] = '.'
-			n++
-			continue
-		}
-		line := src[used:min(len(src), used+len(p)-n)]
-		if i := bytes.Index(line, []byte("\n.")); i >= 0 {
-			line = line[:i+1]
-		}
-		k := copy(p[n:], line)
-		n += k
-		used += k
-		m.bol = line[k-1] == '\n'
-	}
-	return n, used
-}
-
-// takeMore reads and checks more of a message that go-smtp is reading and has
-// got all of that was ready.
+// takeMore reads and checks more of a message of which the backend has got all
+// that was ready.
 func (c *Conn) takeMore() error {
 	m := &c.msg
 	switch {
+	case m.whole:
+		m.done = true
+		return nil
 	case m.chunked && m.left == 0:
 		return c.chunkDone()
 	case m.chunked && m.left > c.maxMessage()-m.check.size:
@@ -95,39 +134,58 @@ func (c *Conn) takeMore() error {
 	if len(p) == 0 {
 		return c.fillBody()
 	}
-	if m.chunked && int64(len(p)) > m.left {
-		p = p[:m.left]
-	}
-	m.ready, m.whole = c.scan(p)
+	n := c.scan(p)
 	if f := m.check.fault; f != nil {
-		c.use(m.ready)
-		m.ready = 0
+		c.use(n)
 		c.failMessage(f, f)
+		return nil
 	}
+	// A line that is but a dot, or a dot and a CR, is the end of data or the
+	// beginning of it: what else follows ".CR" is a fault, and the dot itself is
+	// never part of the text.
+	switch {
+	case m.whole:
+		m.drop = min(n, len(".\r\n"))
+	case m.check.lone && m.check.cr:
+		m.drop = min(n, len(".\r"))
+	case m.check.lone:
+		m.drop = 1
+	}
+	m.ready = n - m.drop
 	return nil
 }
 
-func (c *Conn) scan(p []byte) (n int, end bool) {
+// scan checks octets of the message and returns how many of p they are.
+func (c *Conn) scan(p []byte) (n int) {
 	m := &c.msg
-	n, end = m.check.scan(p)
+	if m.chunked && int64(len(p)) > m.left {
+		p = p[:m.left]
+	}
+	n, m.whole = m.check.scan(p)
 	m.got += int64(n)
 	if m.chunked {
 		m.left -= int64(n)
 	}
-	return n, end
+	return n
 }
 
-// given notes when go-smtp has got all of a DATA.
-func (c *Conn) given() {
-	if c.msg.whole && c.msg.ready == 0 {
-		c.mode = ended
-	}
-}
-
-// failMessage makes go-smtp's reading fail. The client hears held, when the rest
-// of the message has come; nil: it hears nothing.
+// failMessage makes the reading of the message fail. The client hears held when
+// the rest of it has come; nil: it hears nothing.
 func (c *Conn) failMessage(err error, held *Fault) {
 	c.mode, c.fail, c.held = failed, err, held
+}
+
+var errUnread = errors.New("strict: the content of a message is read from Conn.Body")
+
+// finishData is called when go-smtp reads the content, which it does when the
+// backend has returned: it throws away what the backend has not read.
+func (c *Conn) finishData() {
+	if c.msg.done {
+		c.line = append(c.line[:0], ".\r\n"...)
+		c.hand, c.mode = c.line, ended
+		return
+	}
+	c.mode, c.fail = refused, errUnread
 }
 
 // fillBody reads more of a message.
@@ -156,24 +214,37 @@ func (c *Conn) bodyDeadline() time.Time {
 // it was refused.
 func (c *Conn) swallowMore() error {
 	m := &c.msg
+	c.use(m.ready + m.drop)
+	m.ready, m.drop = 0, 0
 	if m.whole || m.chunked && m.left == 0 {
-		c.mode = command
-		c.shrink()
-		c.answer(c.held)
+		c.sayHeld(false)
 		return nil
 	}
 	if m.got+m.left > c.maxSwallow() {
-		return c.held.hangUp()
+		c.sayHeld(true)
+		return nil
 	}
 	p := c.pending()
 	if len(p) == 0 {
 		return c.fillBody()
 	}
-	if m.chunked && int64(len(p)) > m.left {
-		p = p[:m.left]
-	}
-	n, end := c.scan(p)
-	c.use(n)
-	m.whole = end
+	c.use(c.scan(p))
 	return nil
+}
+
+// sayHeld says what was held back until the end of a message: Conn's words or,
+// where it had none, go-smtp's.
+func (c *Conn) sayHeld(hangUp bool) {
+	c.mode = command
+	c.shrink()
+	f := c.held
+	if f == nil {
+		c.pass(replyCode(c.late), c.late)
+	} else {
+		f.HangUp = f.HangUp || hangUp
+		c.answer(f)
+	}
+	if hangUp && c.mode != over {
+		c.mode, c.linger = over, true
+	}
 }

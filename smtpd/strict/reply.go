@@ -71,6 +71,12 @@ func (c *Conn) reply(b []byte) {
 		if c.held != nil {
 			c.mode = swallow
 		}
+	case refused:
+		if code < 400 {
+			panic("strict: the backend has taken a message that it has not read")
+		}
+		c.endMessage()
+		c.holdBack(b)
 	case taking:
 		if code != 421 { // that is go-smtp's word for a panic in the backend
 			panic("strict: go-smtp has answered a message before its end: it has changed")
@@ -86,6 +92,11 @@ func (c *Conn) endMessage() {
 	c.shrink()
 }
 
+// holdBack keeps a reply until the rest of the message has come.
+func (c *Conn) holdBack(b []byte) {
+	c.mode, c.held, c.late = swallow, nil, append(c.late[:0], b...)
+}
+
 func (c *Conn) replyToCommand(code int, b []byte) {
 	c.mode = command
 	switch {
@@ -99,8 +110,7 @@ func (c *Conn) replyToCommand(code int, b []byte) {
 		c.mode = answering
 	case c.verb == "BDAT":
 		// The octets of a refused chunk come all the same.
-		r := parseReply(c.inOurWords(b))
-		c.mode, c.held = swallow, &Fault{Reply: r, Cause: Engine, HangUp: r.Code == 421}
+		c.holdBack(b)
 		return
 	case code == 250 && (c.verb == "EHLO" || c.verb == "HELO"):
 		c.greeted = true
@@ -122,14 +132,28 @@ func (c *Conn) pass(code int, b []byte) {
 		return
 	}
 	b = c.inOurWords(b)
+	start := len(c.out)
 	c.out = append(c.out, b...)
-	r := parseReply(b)
-	c.watch.Refused(Engine, r)
-	if r.Code == 421 { // RFC 5321 section 3.8: the connection is closed after it
+	printable(c.out[start:])
+	f := &Fault{Reply: parseReply(b), Cause: Engine}
+	f.HangUp = f.Code == 421 // RFC 5321 section 3.8: the connection is closed after it
+	c.watch.Refused(f)
+	if f.HangUp {
 		c.mode, c.fail, c.linger = over, nil, true
 		return
 	}
-	c.countError(Engine, r.Code)
+	c.countError(Engine, f.Code)
+}
+
+// printable makes whole reply lines ASCII: their text may quote the client.
+func printable(b []byte) {
+	for line := range bytes.Lines(b) {
+		for i, ch := range bytes.TrimSuffix(line, []byte("\r\n")) {
+			if ch < ' ' || ch >= 0x7f {
+				line[i] = '?'
+			}
+		}
+	}
 }
 
 // inOurWords is a negative reply with what Config.Texts makes of it.

@@ -148,6 +148,6 @@ func TestAMistakeWhileRunningIsLogged(t *testing.T) {
 	s.works()
 	write(t, s.config, strings.Replace(string(good), `"smtpd": {`, `"smtpd": {"max_message": "1MB",`, 1))
 	until(t, "the new limit counts", func() bool {
-		return strings.Contains(call(t, s.smtp()).say("EHLO sender.example"), "\n250-SIZE 1000000\n")
+		return strings.Contains(call(t, s.smtp()).say("EHLO sender.example")+"\n", "SIZE 1000000\n")
 	})
 }
