@@ -262,6 +262,10 @@ func (s *Server) notify(ctx context.Context, o spool.Owed) error {
 		place.Queue = spool.OutQueue(o.From.Domain())
 	}
 	n, err := s.compose(o, place.Locale)
+	var wrong *OptionsError
+	if errors.As(err, &wrong) {
+		return fmt.Errorf("no notification can be composed: %w", wrong)
+	}
 	if err != nil {
 		s.d.Log.Error("bounce: a notification cannot be composed; its row is dropped, please report this",
 			"id", o.Key.ID.String(), "queue", string(o.Key.Queue), "err", err)

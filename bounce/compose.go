@@ -51,7 +51,8 @@ type Notice struct {
 // kept for it; nil where it cannot be read, then nothing is returned with the
 // notification. Whatever strangers wrote (addresses, words, ENVID, the
 // original) the result is a well-formed multipart/report. An error means that
-// the row cannot be reported to anybody, ever, or is an *OriginalError.
+// the row cannot be reported to anybody, ever, or is an *OriginalError or an
+// *OptionsError.
 func Compose(o spool.Owed, original io.Reader, opt Options) (Notice, error) {
 	if !opt.Locale.Valid() {
 		opt.Locale = English
@@ -90,8 +91,24 @@ func check(o *spool.Owed, opt *Options) error {
 	if len(o.To) == 0 {
 		return errors.New("there is no recipient to report")
 	}
+	if err := checkOptions(opt); err != nil {
+		return &OptionsError{err}
+	}
+	return nil
+}
+
+// OptionsError says that Options are wrong, which is no fault of the owed row: it
+// must wait until they are put right.
+type OptionsError struct{ Err error }
+
+func (e *OptionsError) Error() string { return e.Err.Error() }
+
+// Unwrap gives the cause.
+func (e *OptionsError) Unwrap() error { return e.Err }
+
+func checkOptions(opt *Options) error {
 	if _, err := mail.ParseDomain(opt.Hostname); err != nil {
-		return fmt.Errorf("host name of this server: %w", err)
+		return fmt.Errorf("host name of this server (setting node.hostname): %w", err)
 	}
 	if opt.From == "" {
 		opt.From = (&netmail.Address{Name: "Mail Delivery System", Address: "MAILER-DAEMON@" + opt.Hostname}).String()
