@@ -30,8 +30,9 @@ func queueList(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "list",
 		Short: "list messages, in the order of queues and arrival",
-		Long: `List messages. With -o json every line is an object with the names of
-"postqueue -j", and account, queue, attempts and next_attempt beside them.`,
+		Long: `List messages, below the name of their queue and what was last said about
+them. With -o json every line is an object with the names of "postqueue -j", and
+account, queue, attempts and next_attempt beside them.`,
 		Example: `  bsmtpd queue list
   bsmtpd queue list --account jansen
   bsmtpd queue list -o json | jq -r .queue_id`,
@@ -92,7 +93,8 @@ func (a *app) listMessages(ctx context.Context, f *filterFlags, idsOnly bool, li
 		return 0, err
 	}
 	n, now := 0, time.Now()
-	t := newTable(a.out, "ID", "STATE", ">SIZE", ">AGE", "SENDER", "RECIPIENT", "QUEUE", ">TRIES", "NEXT", "REASON")
+	// What messages of a queue have in common stands above them, not in each row.
+	t, above := newTable(a.out, "ID", "STATE", ">SIZE", ">AGE", "SENDER", "RECIPIENT", ">TRIES", "NEXT"), ""
 	for r, err := range cl.Messages(ctx, filter, client.Page{Limit: max(0, limit)}) {
 		if err != nil {
 			return n, err
@@ -106,8 +108,16 @@ func (a *app) listMessages(ctx context.Context, f *filterFlags, idsOnly bool, li
 				return n, err
 			}
 		default:
+			title := r.Queue
+			if why := reason(r.Recipients); why != "" {
+				title += ": " + why
+			}
+			if title != above {
+				t.title(title)
+				above = title
+			}
 			t.row(r.QueueID, r.QueueName, size(r.MessageSize), age(now, unixTime(r.ArrivalTime)), r.Sender, recipients(r.Recipients),
-				r.Queue, fmt.Sprint(r.Attempts), in(now, unixTime(r.NextAttempt)), reason(r.Recipients))
+				fmt.Sprint(r.Attempts), in(now, unixTime(r.NextAttempt)))
 		}
 	}
 	return n, t.end()

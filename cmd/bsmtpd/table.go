@@ -19,7 +19,7 @@ const tableLookahead = 500
 // table writes aligned columns for people.
 type table struct {
 	w      io.Writer
-	right  []bool
+	right  []bool // one for each column
 	widths []int
 	rows   [][]string // not written yet
 	fixed  bool
@@ -62,6 +62,11 @@ func (t *table) note(name, value string) {
 	}
 }
 
+// title adds a line of its own that has no part in the columns.
+func (t *table) title(text string) {
+	t.rows = append(t.rows, []string{harmless(text)})
+}
+
 // end writes what is left; a table without rows writes nothing at all.
 func (t *table) end() error {
 	if t.count > 0 {
@@ -73,6 +78,9 @@ func (t *table) end() error {
 func (t *table) write() {
 	if !t.fixed {
 		for _, r := range t.rows {
+			if len(r) < len(t.widths) {
+				continue // a title
+			}
 			for i, c := range r {
 				t.widths[i] = max(t.widths[i], utf8.RuneCountInString(c))
 			}
@@ -82,6 +90,10 @@ func (t *table) write() {
 	for _, r := range t.rows {
 		var b strings.Builder
 		for i, c := range r {
+			if len(r) < len(t.widths) {
+				b.WriteString(c) // a title
+				continue
+			}
 			pad := strings.Repeat(" ", max(0, t.widths[i]-utf8.RuneCountInString(c)))
 			if i > 0 {
 				b.WriteString("  ")
