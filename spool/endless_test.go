@@ -63,3 +63,24 @@ func TestAClockThatIsBehindDoesNotMakeAQueueDueWithoutEnd(t *testing.T) {
 		}
 	}
 }
+
+// One damaged row of a queue must not keep everything else from its end.
+func TestADamagedQueueDoesNotHoldUpWhatIsPastItsLife(t *testing.T) {
+	b := newBench(t)
+	defer b.close()
+	s := &story{bench: b}
+	const other = QueueName("out/other.example")
+	stuck := s.MailTo(world)
+	s.MailTo(other)
+	s.must(func(m *Moves) error { return m.Tx.Set(queueKey(world), []byte("damaged")) })
+	s.Wait(s.set.OutLife)
+	for range 2 {
+		make1(s.bench, func(m *Moves) (Expired, error) { return m.Expire(Expire{Limit: 1}) })
+	}
+	if n := s.queue(other).Messages; n != 0 {
+		t.Errorf("%d messages of another queue are still there", n)
+	}
+	if _, ok, err := s.reader().Message(world, stuck); !ok || err != nil {
+		t.Errorf("the message of the damaged queue is gone: %v", err)
+	}
+}

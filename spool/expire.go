@@ -89,15 +89,14 @@ func (m *Moves) expireMessages(limit int, out *Expired) (int, error) {
 
 func (m *Moves) expireMessage(msg *Message, out *Expired) error {
 	q, err := m.queue(msg.Queue)
+	if mail.KindOf(err) == mail.Broken { // somebody has to repair the queue; others must not wait for that
+		return m.expireLater(msg, m.Now.Add(m.Set.SweepEvery))
+	}
 	if err != nil {
 		return err
 	}
 	if q.claimed(m.Now) { // it may be on the wire: ask again when the session must have ended
-		msg.Expires = q.Claim.Until
-		if err := m.Tx.Set(timedKey(expiryPrefix, msg.Expires, msg.ID, msg.Queue), nil); err != nil {
-			return err
-		}
-		return m.putMessage(msg)
+		return m.expireLater(msg, q.Claim.Until)
 	}
 	age := m.Now.Sub(msg.Arrived)
 	err = m.giveUp(q, msg, FailExpired, func(r *Recipient) mail.Reply {
@@ -114,6 +113,14 @@ func (m *Moves) expireMessage(msg *Message, out *Expired) error {
 		return err
 	}
 	return m.putQueue(q)
+}
+
+func (m *Moves) expireLater(msg *Message, at mail.Time) error {
+	msg.Expires = at
+	if err := m.Tx.Set(timedKey(expiryPrefix, at, msg.ID, msg.Queue), nil); err != nil {
+		return err
+	}
+	return m.putMessage(msg)
 }
 
 func (m *Moves) expireStaged(limit int, out *Expired) (int, error) {
