@@ -111,18 +111,20 @@ func (l engineLog) Printf(format string, args ...any) {
 
 func (l engineLog) Println(args ...any) { l.Printf("%s", fmt.Sprintln(args...)) }
 
-// replies are those of go-smtp that are said in other words: 503 is the code for
-// commands out of order (RFC 5321 section 4.2.3), 555 that for parameters that
-// are not known (section 4.1.1.11), and 2xx should not quote the client.
+// replies are those of go-smtp that are said in other words: 502 is the code for
+// commands that do not exist (RFC 5321 section 4.2.3), 555 that for parameters
+// that are not known (section 4.1.1.11), and 250 should not quote the client.
 func replies() map[string]string {
 	return map[string]string{
-		"MAIL":                                    "250 2.1.0 sender ok",
-		"RCPT":                                    "250 2.1.5 recipient ok",
-		"502 5.5.1 Missing MAIL FROM command.":    "503 5.5.1 MAIL comes first",
-		"502 5.5.1 Missing RCPT TO command.":      "503 5.5.1 no valid recipients",
-		"500 5.5.4 Unknown MAIL FROM argument":    "555 5.5.4 a parameter of MAIL is not known here",
-		"500 5.5.4 Unknown RCPT TO argument":      "555 5.5.4 a parameter of RCPT is not known here",
-		"504 5.5.4 BINARYMIME is not implemented": "501 5.5.4 BODY is 7BIT or 8BITMIME",
+		"MAIL":                                 "250 2.1.0 sender ok",
+		"RCPT":                                 "250 2.1.5 recipient ok",
+		"502 5.5.1 Missing MAIL FROM command.": "503 5.5.1 MAIL comes first",
+		"502 5.5.1 Missing RCPT TO command.":   "554 5.5.1 no valid recipients",
+		"501 5.5.2 Was expecting MAIL arg syntax of FROM:<address>": "501 5.5.2 expected MAIL FROM:<address>",
+		"501 5.5.2 Was expecting RCPT arg syntax of TO:<address>":   "501 5.5.2 expected RCPT TO:<address>",
+		"500 5.5.4 Unknown MAIL FROM argument":                      "555 5.5.4 a parameter of MAIL is not known here",
+		"500 5.5.4 Unknown RCPT TO argument":                        "555 5.5.4 a parameter of RCPT is not known here",
+		"504 5.5.4 BINARYMIME is not implemented":                   "501 5.5.4 BODY is 7BIT or 8BITMIME",
 	}
 }
 

@@ -163,6 +163,10 @@ func (s *session) Command(verb string, arg []byte) (strict.Answer, bool) {
 			return s.answer(syntax(501, 2, "expected a host name or an address in brackets"))
 		}
 		s.helo, s.esmtp = string(name), verb == "EHLO"
+	case "DATA", "BDAT": // of which go-smtp only says that there are no recipients
+		if !s.tx.open {
+			return s.answer(badSequence("MAIL comes first"))
+		}
 	case "HELP":
 		return strict.Answer{Reply: mail.Reply{Code: 214, Status: mail.Status{2, 0, 0},
 			Text: "commands: EHLO HELO MAIL RCPT DATA BDAT RSET NOOP VRFY STARTTLS HELP QUIT (RFC 5321)"}}, true

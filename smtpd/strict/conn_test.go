@@ -31,7 +31,7 @@ func (w *world) say(t *testing.T, said string, want ...string) {
 	}
 }
 
-var helloReply = []string{"250-mx.example", "250-PIPELINING", "250-8BITMIME", "250-ENHANCEDSTATUSCODES", "250-CHUNKING", "250-SMTPUTF8", "250-DSN", "250 SIZE 65536"}
+var helloReply = []string{"250-mx.example", "250-SIZE 65536", "250-PIPELINING", "250-8BITMIME", "250-ENHANCEDSTATUSCODES", "250-CHUNKING", "250-SMTPUTF8", "250 DSN"}
 
 func after(first []string, more ...string) []string { return append(slices.Clone(first), more...) }
 

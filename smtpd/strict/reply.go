@@ -175,24 +175,21 @@ func (c *Conn) hello(b []byte) {
 	if c.verb == "HELO" {
 		return
 	}
-	add := func(line []byte, more string) {
+	add := func(line string) {
 		c.out[mark] = '-'
 		c.out = append(c.out, "250"...)
 		mark = len(c.out)
-		c.out = append(c.out, ' ')
-		c.out = append(append(c.out, line...), more...)
+		c.out = append(append(c.out, ' '), line...)
 		c.out = append(c.out, '\r', '\n')
 	}
+	add("SIZE " + strconv.FormatInt(c.maxMessage(), 10))
 	if c.cfg.TLS != nil && c.secured == nil {
-		add([]byte("STARTTLS"), "")
+		add("STARTTLS")
 	}
 	for line := range bytes.Lines(b[min(len(b), bytes.IndexByte(b, '\n')+1):]) {
-		word := bytes.TrimRight(line[min(4, len(line)):], "\r\n")
-		if string(word) == "SIZE" {
-			add(word, " "+strconv.FormatInt(c.maxMessage(), 10))
-			continue
+		if word := bytes.TrimRight(line[min(4, len(line)):], "\r\n"); !bytes.HasPrefix(word, []byte("SIZE")) {
+			add(string(word))
 		}
-		add(word, "")
 	}
 }
 

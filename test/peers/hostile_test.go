@@ -33,7 +33,7 @@ func TestMalformedSMTPIsAnsweredAndNothingIsKept(t *testing.T) {
 	}{
 		{name: "not a command", say: []string{"HALLO", "=500 5.5.2", "EHLO", "=501 5.5.2", "EHLO -_-!", "=501 5.5.2"}},
 		{name: "out of order", say: []string{"MAIL FROM:<a@b.example>", "=503 5.5.1", "EHLO x", "=250-", "RCPT TO:<info@jansen.example>", "=503 5.5.1",
-			"DATA", "=503 5.5.1", "MAIL FROM:<a@b.example>", "=250", "DATA", "=503 5.5.1", "MAIL FROM:<a@b.example>", "=503 5.5.1"}},
+			"DATA", "=503 5.5.1", "MAIL FROM:<a@b.example>", "=250", "DATA", "=554 5.5.1", "MAIL FROM:<a@b.example>", "=503 5.5.1"}},
 		{name: "not an address", say: []string{"EHLO x", "=250-", "MAIL FROM:<a@b.example", "=501 5.5.2", "MAIL TO:<a@b.example>", "=501 5.5", "MAIL FROM:<a@@b.example>", "=501",
 			"MAIL FROM:<a@b.example> SIZE=many", "=501 5.5.4", "MAIL FROM:<a@b.example> COLOUR=red", "=555 5.5.4",
 			"MAIL FROM:<>", "=250", "RCPT TO:<>", "=501 5.5.2", "RCPT TO:<@jansen.example>", "=501", "RCPT TO:<info@>", "=501"}},
