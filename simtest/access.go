@@ -63,6 +63,7 @@ func (w *World) TryLogin(name string, from netip.Addr) error {
 	w.session++
 	c := w.account(name)
 	c.session = fmt.Sprintf("s%06d", w.session)
+	c.asked = append(c.asked, time.Now())
 	w.Note("%s logs in with %s", name, from)
 	return w.radius(statusStart, name, c.session, from)
 }

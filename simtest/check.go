@@ -354,20 +354,27 @@ func (w *World) checkOrder() {
 }
 
 // checkLoginAttempts: at most one attempt for a login per account and window (B6).
+// An attempt may come later than its login, so each is given a login of its own,
+// and these must lie a window apart.
 func (w *World) checkLoginAttempts() {
 	w.t.Helper()
-	window := w.Config.Spool.LoginWindow
-	last := map[string]time.Time{}
 	all := w.journal.allAttempts()
 	slices.SortStableFunc(all, func(a, b attempt) int { return a.began.Compare(b.began) })
-	for _, a := range all {
-		if a.cause != spool.CauseLogin.String() {
-			continue
+	for login, c := range w.logins {
+		asked, last := c.asked, time.Time{}
+		for _, a := range all {
+			if a.queue != string(spool.AccountQueue(login)) || a.cause != spool.CauseLogin.String() {
+				continue
+			}
+			for len(asked) > 0 && asked[0].Before(last) {
+				asked = asked[1:]
+			}
+			if len(asked) == 0 || asked[0].After(a.began) {
+				w.Errorf("account %s was tried for a login at %s, and no login can be the reason", login, day(a.began))
+				break
+			}
+			last = asked[0].Add(w.Config.Spool.LoginWindow - time.Second)
 		}
-		if before, ok := last[a.queue]; ok && a.began.Sub(before) < window-time.Second {
-			w.Errorf("queue %s was tried for a login at %s and again at %s", a.queue, day(before), day(a.began))
-		}
-		last[a.queue] = a.began
 	}
 }
 

@@ -82,7 +82,8 @@ type World struct {
 type customer struct {
 	server  *Server
 	domain  mail.Domain
-	session string // of RADIUS; empty: not online
+	session string      // of RADIUS; empty: not online
+	asked   []time.Time // logins
 }
 
 // Story tells a story in a new world with a node that runs, and checks it.
@@ -181,12 +182,9 @@ func (w *World) Note(format string, args ...any) {
 // Sleep lets time pass, and then whatever is under way come to rest. On the way
 // it looks every minute whether any queue is forgotten.
 func (w *World) Sleep(d time.Duration) {
-	for end := time.Now().Add(d); ; {
-		step := min(time.Until(end), time.Minute)
-		if step <= 0 {
-			return
-		}
-		time.Sleep(step)
+	synctest.Wait()
+	for end := time.Now().Add(d); time.Now().Before(end); {
+		time.Sleep(min(time.Until(end), time.Minute))
 		synctest.Wait()
 		w.look()
 	}
