@@ -359,9 +359,3 @@ func stuffed(text []byte) []byte {
 	}
 	return append(b[:len(b):len(b)], ".\r\n"...)
 }
-
-// isRefusal reports whether an error is a reply of the node.
-func isRefusal(err error, code int) bool {
-	var r refused
-	return errors.As(err, &r) && r.code == code
-}
