@@ -70,6 +70,7 @@ type conn struct {
 	limiter *rate.Limiter // of bodies; nil: none
 	cfg     *Config
 	drop    func() bool // ends the tie to the session's context
+	leave   func()      // takes the watch out of the session's
 
 	host   string // the name it was looked up by
 	remote netip.AddrPort
@@ -119,6 +120,9 @@ func (c *conn) buffer() {
 
 // close ends the connection and its watch.
 func (c *conn) close() {
+	if c.leave != nil {
+		c.leave()
+	}
 	c.watch.stop()
 	c.drop()
 	c.raw.Close()

@@ -26,6 +26,7 @@ type client struct {
 	life context.Context // of the session: when it ends, its connections are closed
 
 	connected func() // is told of every connection that stands
+	watches   *watches
 }
 
 // chance is a stream of randomness for many goroutines.
@@ -152,6 +153,7 @@ func (c *client) dial(ctx context.Context, name string, dest netip.AddrPort) (*c
 		c.connected()
 	}
 	conn := newConn(c.life, nc, c.cfg, c.limiter)
+	conn.leave = c.watches.add(conn.watch)
 	conn.host, conn.remote = name, dest
 	return conn, nil
 }

@@ -185,6 +185,9 @@ func (p *Pusher) takeWakes(now mail.Time) {
 	for _, w := range order {
 		if s := p.sessions[w.queue]; s != nil {
 			s.poke()
+			if w.cause < spool.CauseNew {
+				s.watches.hurry(signOfLife)
+			}
 		}
 		p.add(now, item{Queue: w.queue, Cause: w.cause, At: now})
 	}
@@ -265,7 +268,7 @@ func (p *Pusher) start(hard context.Context, it item) {
 	s.ctx, s.cancel = context.WithCancelCause(hard)
 	s.dialling, s.hangUp = context.WithCancel(s.ctx)
 	s.client = client{host: p.Host, self: &p.Self, cfg: &set.Config, sources: set.sources, turn: p.turns.next(), chance: p.chance,
-		life: s.ctx, connected: s.firstByte}
+		life: s.ctx, connected: s.firstByte, watches: newWatches()}
 	if set.Bandwidth > 0 {
 		s.limiter = p.limiter
 	}

@@ -1,6 +1,7 @@
 package delivery
 
 import (
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -35,3 +36,39 @@ func (w *watch) set(limit time.Duration) {
 }
 
 func (w *watch) stop() { w.timer.Stop() }
+
+// signOfLife is how long a connection may be without progress when somebody asks
+// for its queue to be tried now: the customer has logged in, so the line that it
+// was made over may be gone, or an operator wants to see something. On the slowest
+// line one piece of a body takes almost so long. The session then ends, and the
+// attempt that was asked for follows (spool.Queue.Again).
+const signOfLife = 30 * time.Second
+
+// watches are those of one session's connections.
+type watches struct {
+	mu  sync.Mutex // guards all
+	all map[*watch]bool
+}
+
+func newWatches() *watches { return &watches{all: map[*watch]bool{}} }
+
+// add takes a watch in, until leave is called.
+func (w *watches) add(one *watch) (leave func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.all[one] = true
+	return func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		delete(w.all, one)
+	}
+}
+
+// hurry closes the connections on which nothing moves for a while from now.
+func (w *watches) hurry(limit time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for one := range w.all {
+		one.timer.Reset(limit)
+	}
+}
