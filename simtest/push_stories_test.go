@@ -1,11 +1,14 @@
 package simtest
 
 import (
+	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"bsmtpd/api/client"
 	"bsmtpd/directory"
 	"bsmtpd/kv"
 	"bsmtpd/mail"
@@ -310,22 +313,56 @@ func TestMailPassesAPIX(t *testing.T) {
 }
 
 // A session hangs in a connection that nobody tells to be dead. The customer comes
-// back and logs in: his mail must not wait for the hanging session's patience.
+// back and logs in: his mail does not wait for the hanging session's patience.
 func TestALoginWhileASessionHangsInADeadConnection(t *testing.T) {
+	t.Parallel()
+	for _, stage := range []string{atGreet, atHello, atMail, atData, atBody, atDot} {
+		for _, slow := range []bool{false, true} {
+			if stage == atData && !slow {
+				continue // BDAT is said instead
+			}
+			t.Run(fmt.Sprintf("%s slow=%v", stage, slow), func(t *testing.T) {
+				t.Parallel()
+				Story(t, func(w *World) {
+					s := w.Account("jansen")
+					s.Behave(Manner{Hang: stage, Slow: slow})
+					letters := w.Mail(3)
+					w.Sleep(20 * time.Second)
+					w.Delivered("jansen")
+					s.Behave(Manner{Slow: slow})
+					w.Offline("jansen") // and what was said is gone with the line
+					w.Sleep(10 * time.Second)
+					w.Online("jansen")
+					w.Login("jansen")
+					w.Sleep(31 * time.Second)
+					w.Delivered("jansen", letters...)
+				})
+			})
+		}
+	}
+}
+
+// The same login does not break a push that is slow and goes on.
+func TestALoginDoesNotBreakASlowPush(t *testing.T) {
 	t.Parallel()
 	Story(t, func(w *World) {
 		s := w.Account("jansen")
-		s.Behave(Manner{Hang: atDot})
-		letters := w.Mail(3)
-		w.Sleep(time.Minute)
-		w.Delivered("jansen")
-		s.Behave(Manner{})
-		w.Offline("jansen") // and what was said is gone with the line
-		w.Sleep(time.Minute)
-		w.Online("jansen")
-		w.Login("jansen")
-		w.Sleep(20 * time.Minute)
-		w.Delivered("jansen", letters...)
+		w.Net.SetLine(s.addr, Line{Latency: 150 * time.Millisecond, Rate: 1200})
+		l := w.Write(500_000, "jansen")
+		w.ok("post", w.Post(l))
+		for range 6 {
+			w.Sleep(time.Minute)
+			w.must("queue retry", func(ctx context.Context, c *client.Client) error {
+				_, err := c.RetryQueue(ctx, "account/jansen")
+				return err
+			})
+			w.Login("jansen")
+		}
+		w.Sleep(5 * time.Minute)
+		w.Delivered("jansen", l)
+		if n := len(s.Visits()); n != 1 {
+			t.Errorf("%d connections were made", n)
+		}
 	})
 }
 
