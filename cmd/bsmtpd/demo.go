@@ -89,7 +89,7 @@ func (d *demonstration) start() (stop func() error, err error) {
 	go func() { ended <- n.Run(ctx) }()
 	d.listen = n.Listens()
 	d.tell("A server runs, with SMTP on %s and RADIUS on %s.", d.listen["smtpd.listen"][0], d.listen["login.radius.listen"][0])
-	return func() error { cancel(); return <-ended }, d.server.reserve()
+	return func() error { cancel(); return <-ended }, d.server.reserve(d.host.Rand("demo"))
 }
 
 // tell writes a sentence of the story.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/mail"
 	"strings"
@@ -23,15 +24,19 @@ type customerServer struct {
 	srv *smtp.Server
 }
 
-// reserve chooses the port.
-func (c *customerServer) reserve() error {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return err
-	}
-	c.addr = l.Addr().String()
+// reserve chooses the port, below those that the system gives to clients: no
+// connection may take it while the server is down.
+func (c *customerServer) reserve(rng *rand.Rand) error {
 	c.mail = make(chan string, 100)
-	return l.Close()
+	var err error
+	for range 100 {
+		c.addr = fmt.Sprintf("127.0.0.1:%d", 20_000+rng.IntN(12_000))
+		var l net.Listener
+		if l, err = net.Listen("tcp", c.addr); err == nil {
+			return l.Close()
+		}
+	}
+	return err
 }
 
 func (c *customerServer) start() error {

@@ -4,10 +4,12 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -103,16 +105,21 @@ func write(t *testing.T, name, text string) string {
 	return name
 }
 
-// freePort is a TCP port of loopback on which nobody listens now.
+// freePort is a TCP port of loopback on which nobody listens now. It is below
+// those that the system gives to clients (ip_local_port_range), so that no
+// connection takes it while the server that has it is down.
 func freePort(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 100 {
+		port := strconv.Itoa(20_000 + rand.IntN(12_000))
+		l, err := net.Listen("tcp", "127.0.0.1:"+port)
+		if err == nil {
+			l.Close()
+			return port
+		}
 	}
-	defer l.Close()
-	_, port, _ := net.SplitHostPort(l.Addr().String())
-	return port
+	t.Fatal("no port of loopback is free")
+	return ""
 }
 
 // atEnd runs a program when the test ends, even if it ends by a panic or a kill:
