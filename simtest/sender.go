@@ -111,8 +111,11 @@ func firstNumber(match []string) int {
 	return n
 }
 
-// Write makes a letter of about size bytes to some addresses, or where an
-// address is an account's name to somebody in its domain.
+// longestLine bounds what Write writes at a time.
+const longestLine = 70
+
+// Write makes a letter of size bytes, or a few more than a header has, to some
+// addresses, or where an address is an account's name to somebody in its domain.
 func (w *World) Write(size int, to ...string) *Letter {
 	g := &w.ledger
 	g.mu.Lock()
@@ -127,9 +130,10 @@ func (w *World) Write(size int, to ...string) *Letter {
 	}
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "From: <%s>\r\nSubject: letter %d\r\nX-Letter: %d\r\n\r\n", l.From, l.Number, l.Number)
-	for i := 0; b.Len() < size; i++ {
+	for i := 0; b.Len() < size-longestLine; i++ {
 		fmt.Fprintf(&b, "%.*s line %d of letter %d\r\n", i%3, "...", i, l.Number)
 	}
+	fmt.Fprintf(&b, "%s\r\n", strings.Repeat("x", max(0, size-2-b.Len())))
 	l.Text = b.Bytes()
 	g.letters[l.Number] = l
 	return l
