@@ -27,6 +27,7 @@ type survey struct {
 	delivered map[part][]Delivery
 	kept      map[part]int // in queues and mailboxes
 	told      map[part]int // notifications of failure: owed, queued and delivered
+	toldAgain map[part]int // those delivered whose record may have been lost
 	trashed   map[part]int
 }
 
@@ -40,6 +41,7 @@ func (w *World) Check() {
 	s := w.survey()
 	w.checkNothingIsLost(s)
 	w.checkSecondCopies(s)
+	w.checkToldOnce(s)
 	w.checkRemovedStaysRemoved(s)
 	w.checkTexts(s)
 	w.checkUsage()
@@ -52,11 +54,14 @@ func (w *World) Check() {
 }
 
 func (w *World) survey() *survey {
-	s := &survey{delivered: map[part][]Delivery{}, kept: map[part]int{}, told: map[part]int{}, trashed: map[part]int{}}
+	s := &survey{delivered: map[part][]Delivery{}, kept: map[part]int{}, told: map[part]int{}, toldAgain: map[part]int{}, trashed: map[part]int{}}
 	for _, server := range w.servers {
 		for _, d := range server.Got() {
 			if d.From == "" {
-				s.notified(d.Data)
+				s.notified(d.Data, s.told)
+				if w.unrecorded(d) {
+					s.notified(d.Data, s.toldAgain)
+				}
 				continue
 			}
 			p := part{d.Letter, d.To}
@@ -66,7 +71,7 @@ func (w *World) survey() *survey {
 	rows := w.rows()
 	for m := range w.messages() {
 		if m.From.IsNull() {
-			s.notified(w.body(m.Body))
+			s.notified(w.body(m.Body), s.told)
 			continue
 		}
 		for _, to := range m.To {
@@ -148,11 +153,11 @@ func (w *World) body(id spool.BodyID) []byte {
 var failedMatch = regexp.MustCompile(`(?s)Final-Recipient: rfc822; ?(\S+)\r\n(.*?)\r\n\r\n`)
 
 // notified notes what a notification (RFC 3464) tells.
-func (s *survey) notified(text []byte) {
+func (s *survey) notified(text []byte, in map[part]int) {
 	n := numberIn(text)
 	for _, m := range failedMatch.FindAllSubmatch(text, -1) {
 		if bytes.Contains(m[0], []byte("Action: failed")) {
-			s.told[part{n, string(m[1])}]++
+			in[part{n, string(m[1])}]++
 		}
 	}
 }
@@ -208,6 +213,26 @@ func (w *World) checkSecondCopies(s *survey) {
 		}
 		if len(got)+s.kept[p] > most {
 			w.Errorf("letter %d to %s was delivered %d times and is queued %d times; at most %d can be explained", p.letter, p.to, len(got), s.kept[p], most)
+		}
+	}
+}
+
+// checkToldOnce: a sender is told once of each recipient that failed.
+func (w *World) checkToldOnce(s *survey) {
+	w.t.Helper()
+	for p, told := range s.told {
+		l := w.letter(p.letter)
+		if l == nil {
+			continue // of an account of ours
+		}
+		most := l.doubts() + s.toldAgain[p]
+		for _, c := range l.Copies() {
+			if slices.Contains(c.To, p.to) {
+				most++
+			}
+		}
+		if told > most {
+			w.Errorf("the sender of letter %d was told %d times that %s did not get it; at most %d can be explained", p.letter, told, p.to, most)
 		}
 	}
 }

@@ -213,9 +213,10 @@ func worldConfig() *config.Config {
 	c.Node.Raft.Heartbeat = 10 * time.Second
 	c.Node.LowSpace.CheckEvery = 20 * time.Second
 	c.Login.Files.Rescan = 10 * time.Minute
-	c.Node.Raft.SnapshotBytes = 1 << 20
+	// So small that a power failure also meets snapshots, flushes and compactions.
+	c.Node.Raft.SnapshotBytes = 128 << 10
+	c.Node.Store.MemtableSize = 256 << 10
 	c.Node.Store.CacheSize = 1 << 20
-	c.Node.Store.MemtableSize = 1 << 20
 	c.SMTPD.Listen = []string{nodeAddr.String() + ":25"}
 	c.API.Address = nodeAddr.String() + ":8025"
 	c.Login.Radius.Listen = nodeAddr.String() + ":1813"
