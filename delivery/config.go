@@ -26,7 +26,7 @@ type Config struct {
 	GreetingTimeout       time.Duration `key:"greeting_timeout" default:"1m" doc:"Longest wait for the banner, and for each answer until mail can be sent." reload:"yes"`
 	CommandTimeout        time.Duration `key:"command_timeout" default:"5m" doc:"Longest time without progress while mail is being sent (RFC 5321 section 4.5.3.2)." reload:"yes"`
 	DataTimeout           time.Duration `key:"data_timeout" default:"10m" doc:"Longest wait for the answer to the end of a message (RFC 5321 section 4.5.3.2.6)." reload:"yes"`
-	SessionLimit          time.Duration `key:"session_limit" default:"1h" doc:"After this time a session begins no new message; the queue gets a new session in its turn." reload:"yes"`
+	SessionLimit          time.Duration `key:"session_limit" default:"1h" doc:"So long after its first connection a session begins no new message; the queue gets a new session in its turn." reload:"yes"`
 	MessageLimit          time.Duration `key:"message_limit" default:"6h" doc:"After session_limit, the longest time for the messages in flight to end. 50 MB at 33.6 kbit/s take three and a half hours." reload:"yes"`
 	Linger                time.Duration `key:"linger" default:"200ms" doc:"How long a session waits for more mail, with the queue empty, before it quits." reload:"yes"`
 	WindowMessages        int           `key:"window_messages" default:"100" doc:"Messages in flight over one connection without an answer. If the line breaks, so many may arrive twice." reload:"yes"`

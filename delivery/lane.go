@@ -92,6 +92,7 @@ func (l *lane) run(c *conn, redo []*job) {
 			}
 		}
 		s.connectedTo(c)
+		s.startClock()
 		if l.stands != nil {
 			l.first.Do(l.stands)
 		}

@@ -53,6 +53,7 @@ type session struct {
 
 	mu    sync.Mutex // guards what follows
 	notes notes
+	soft  *time.Timer // SessionLimit; nil: there was no connection yet
 }
 
 // notes are what the session will say about itself.
@@ -154,8 +155,7 @@ func (s *session) run(reports context.Context) ended {
 
 func (s *session) work() {
 	defer s.guard()
-	soft := time.AfterFunc(s.cfg.SessionLimit, s.halt)
-	defer soft.Stop()
+	defer s.stopClock()
 	hard := time.AfterFunc(s.cfg.SessionLimit+s.cfg.MessageLimit, func() { s.cancel(errTooLong) })
 	defer hard.Stop()
 	row, _, err := s.rows.Queue(s.queue)
@@ -169,6 +169,25 @@ func (s *session) work() {
 	}
 	for p := s.pending(); p != nil && !s.halted(); p = s.pending() {
 		s.pass(p)
+	}
+}
+
+// startClock lets the session's time begin with its first connection. The search
+// for a server has bounds of its own; a session that ended amid it would have
+// learned nothing and be followed by the next at once, for ever.
+func (s *session) startClock() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.soft == nil {
+		s.soft = time.AfterFunc(s.cfg.SessionLimit, s.halt)
+	}
+}
+
+func (s *session) stopClock() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.soft != nil {
+		s.soft.Stop()
 	}
 }
 
