@@ -251,6 +251,27 @@ func TestASuspensionIsResumed(t *testing.T) {
 	})
 }
 
+// A limit for sessions that is shorter than connecting takes does not make a server
+// that is away be tried without end; and with one that is there, every session
+// brings something.
+func TestAShortSessionLimit(t *testing.T) {
+	t.Parallel()
+	StoryOf(t, 1, func(c *config.Config) { c.Delivery.SessionLimit = time.Second }, func(w *World) {
+		s := w.Account("jansen")
+		w.Net.SetLine(s.addr, Line{Latency: 900 * time.Millisecond, Rate: 3000})
+		w.Offline("jansen")
+		letters := w.Mail(20)
+		w.Sleep(time.Hour)
+		if n := len(w.journal.allAttempts()); n > 4 {
+			t.Errorf("%d attempts in an hour", n)
+		}
+		w.Online("jansen")
+		w.Login("jansen")
+		w.Sleep(10 * time.Minute)
+		w.Delivered("jansen", letters...)
+	})
+}
+
 // What an operator took out can be brought back, also after a power failure, and
 // goes out at once: here a session has just begun, and may have passed its place.
 func TestRemovedMailIsBroughtBack(t *testing.T) {

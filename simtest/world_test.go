@@ -11,6 +11,7 @@ import (
 
 	"bsmtpd/api/client"
 	"bsmtpd/api/wire"
+	"bsmtpd/config"
 	"bsmtpd/mail"
 )
 
@@ -24,13 +25,33 @@ func TestWorld(t *testing.T) {
 	for _, s := range seeds(1, *worlds) {
 		t.Run(fmt.Sprint(s), func(t *testing.T) {
 			t.Parallel()
-			StoryOf(t, s, nil, func(w *World) {
+			StoryOf(t, s, townConfig(s), func(w *World) {
 				town := newTown(w)
 				town.live(lifeOfAWorld)
 				town.heal()
 				t.Log(w.Summary())
 			})
 		})
+	}
+}
+
+// townConfig draws settings that change how pushes go. Every third world has the
+// standard ones.
+func townConfig(seed uint64) func(*config.Config) {
+	return func(c *config.Config) {
+		if seed%3 == 0 {
+			return
+		}
+		rng := chance(seed).stream("config")
+		d := &c.Delivery
+		d.ConnectionsPerAccount = []int{1, 1, 3}[rng.IntN(3)]
+		d.WindowMessages = []int{1, 3, 100}[rng.IntN(3)]
+		d.ClaimLife = []time.Duration{30 * time.Second, 10 * time.Minute}[rng.IntN(2)]
+		d.Linger = []time.Duration{0, 200 * time.Millisecond, 20 * time.Second}[rng.IntN(3)]
+		d.SessionLimit = []time.Duration{5 * time.Second, time.Hour}[rng.IntN(2)]
+		d.ReportEvery = []time.Duration{time.Millisecond, 50 * time.Millisecond, 2 * time.Second}[rng.IntN(3)]
+		d.SessionsPerNetwork = []int{2, 20}[rng.IntN(2)]
+		c.SMTPD.SpillAt = 16 << 10
 	}
 }
 
