@@ -2,6 +2,7 @@ package strict
 
 import (
 	"bytes"
+	"errors"
 	"strconv"
 
 	"bsmtpd/mail"
@@ -45,11 +46,14 @@ func (c *Conn) chunk(arg []byte) *Fault {
 	m := &c.msg
 	word, rest, _ := bytes.Cut(arg, []byte{' '})
 	last := bytes.EqualFold(rest, []byte("LAST"))
+	// RFC 3030 2: chunk-size ::= 1*DIGIT, so a size beyond all integers is large
+	// rather than wrong.
 	n, err := strconv.ParseUint(string(word), 10, 62)
-	if err != nil || len(rest) > 0 && !last {
+	tooBig := errors.Is(err, strconv.ErrRange)
+	if err != nil && !tooBig || len(rest) > 0 && !last {
 		return fault(Syntax, 501, status554, "expected BDAT size [LAST]").hangUp()
 	}
-	if int64(n) > c.maxSwallow()-m.got {
+	if tooBig || int64(n) > c.maxSwallow()-m.got {
 		return tooLarge(c.maxMessage()).hangUp()
 	}
 	m.chunk, m.left, m.last, m.between = int64(n), int64(n), last, false

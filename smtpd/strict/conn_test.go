@@ -129,9 +129,12 @@ func TestChunks(t *testing.T) {
 	if got := w.bodies(); !slices.Equal(got, []string{".\r\n\r\n..z"}) {
 		t.Errorf("kept %q", got)
 	}
-	for _, bad := range []string{"BDAT", "BDAT x", "BDAT -1", "BDAT +1", "BDAT 1 FIRST", "BDAT 1 LAST LAST", "BDAT 99999999999999999999"} {
+	for _, bad := range []string{"BDAT", "BDAT x", "BDAT -1", "BDAT +1", "BDAT 1 FIRST", "BDAT 1 LAST LAST"} {
 		w.say(t, hello+envelope+bad+"\r\nQUIT\r\n", after(helloReply, "250", "250", "501 5.5.4 expected BDAT size [LAST]")...)
 		w.say(t, hello+envelope+"BDAT 1\r\nx"+bad+"\r\nQUIT\r\n", after(helloReply, "250", "250", "250", "501 5.5.4")...)
+	}
+	for _, large := range []string{"BDAT 7000000000000000000", "BDAT 99999999999999999999", "BDAT 99999999999999999999 LAST"} {
+		w.say(t, hello+envelope+large+"\r\nQUIT\r\n", after(helloReply, "250", "250", "552 5.3.4")...)
 	}
 	if len(w.bodies()) != 1 {
 		t.Errorf("kept %q", w.bodies())

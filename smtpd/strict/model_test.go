@@ -131,7 +131,7 @@ func faulty(text string, cfg *Config) bool {
 func (m *model) chunks(arg string) bool {
 	text := ""
 	for {
-		size, last, ok := m.size(arg)
+		size, last, ok := m.size(arg, len(text))
 		if !ok {
 			return false
 		}
@@ -157,15 +157,15 @@ func (m *model) chunks(arg string) bool {
 	}
 }
 
-func (m *model) size(arg string) (n int, last, ok bool) {
+func (m *model) size(arg string, got int) (n int, last, ok bool) {
 	word, rest, _ := strings.Cut(arg, " ")
 	last = strings.EqualFold(rest, "LAST")
-	n, err := strconv.Atoi(word)
-	if err != nil || n < 0 || word[0] == '+' || rest != "" && !last {
+	if word == "" || strings.Trim(word, "0123456789") != "" || rest != "" && !last {
 		m.say(501)
 		return 0, false, false
 	}
-	if int64(n) > 2*m.cfg.MaxMessage {
+	n, err := strconv.Atoi(word)
+	if err != nil || int64(n) > 2*m.cfg.MaxMessage-int64(got) {
 		m.say(552)
 		return 0, false, false
 	}
