@@ -45,14 +45,11 @@ func golden(t *testing.T, file, got string) {
 }
 
 // memFS is a disk in memory with one file.
-type memFS struct{ vfs.FS }
-
-func (memFS) InodesFree(string) (free, total uint64, err error) { return 0, 0, nil }
-func (memFS) Chmod(string, uint32) error                        { return nil }
+type memFS struct{ host.FS }
 
 func fsWith(t *testing.T, name, text string) host.FS {
 	t.Helper()
-	fs := noWatch{memFS{vfs.NewMem()}}
+	fs := noWatch{memFS{host.MadeFS(vfs.NewMem())}}
 	if err := host.WriteFile(fs, name, []byte(text)); err != nil {
 		t.Fatal(err)
 	}

@@ -74,9 +74,17 @@ type FS interface {
 	// time as well. Close ends it.
 	Watch(dir string) (changed <-chan struct{}, stop io.Closer, err error)
 
+	// OpenPlain opens a regular file in a directory where strangers may put
+	// things: not a link, wherever it points, and nothing that would block, such
+	// as a pipe. For those the error is ErrNotPlain.
+	OpenPlain(name string) (io.ReadCloser, error)
+
 	// Chmod sets the permission bits of a file, where the system has them.
 	Chmod(name string, mode uint32) error
 }
+
+// ErrNotPlain is OpenPlain's answer to what is no regular file.
+var ErrNotPlain = errors.New("not a regular file")
 
 // ReadFile reads a whole file of at most limit bytes.
 func ReadFile(fs vfs.FS, name string, limit int64) ([]byte, error) {
@@ -84,6 +92,19 @@ func ReadFile(fs vfs.FS, name string, limit int64) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	return readAll(f, name, limit)
+}
+
+// ReadPlain is ReadFile for a directory where strangers may put things.
+func ReadPlain(fs FS, name string, limit int64) ([]byte, error) {
+	f, err := fs.OpenPlain(name)
+	if err != nil {
+		return nil, err
+	}
+	return readAll(f, name, limit)
+}
+
+func readAll(f io.ReadCloser, name string, limit int64) ([]byte, error) {
 	defer f.Close()
 	b, err := io.ReadAll(io.LimitReader(f, limit+1))
 	if err != nil {

@@ -1,9 +1,11 @@
 package host
 
 import (
+	"cmp"
 	"context"
 	crand "crypto/rand"
 	"encoding/binary"
+	"errors"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -93,6 +95,22 @@ func (systemFS) InodesFree(path string) (free, total uint64, err error) {
 		return 0, 0, &os.PathError{Op: "statfs", Path: path, Err: err}
 	}
 	return st.Ffree, st.Files, nil
+}
+
+// OpenPlain looks at what it has opened: the name may mean something else by then.
+func (systemFS) OpenPlain(name string) (io.ReadCloser, error) {
+	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENXIO) { // a link, a socket
+		return nil, ErrNotPlain
+	}
+	if err != nil {
+		return nil, err
+	}
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		f.Close()
+		return nil, cmp.Or(err, ErrNotPlain)
+	}
+	return f, nil
 }
 
 func (systemFS) Chmod(name string, mode uint32) error { return os.Chmod(name, os.FileMode(mode)) }

@@ -20,6 +20,7 @@ const (
 	fileSuffix   = ".login"
 	reasonSuffix = ".reason"
 	badDir       = "bad"
+	dirMode      = 0o750
 	maxNameBytes = 200  // of a login file
 	maxBad       = 1000 // files kept in bad/, each with its reason
 	fileTimeout  = 10 * time.Second
@@ -157,16 +158,14 @@ func (s *Server) content(path, name string) ([]byte, error) {
 	if len(name) > maxNameBytes {
 		return nil, &badFile{fmt.Sprintf("the name is longer than %d bytes", maxNameBytes)}
 	}
-	info, err := s.host.FS.Stat(path)
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() { // a pipe would block
-		return nil, &badFile{"not a regular file"}
-	}
-	data, err := host.ReadFile(s.host.FS, path, maxFileBytes)
+	data, err := host.ReadPlain(s.host.FS, path, maxFileBytes)
 	var large *host.LimitError
-	if errors.As(err, &large) {
+	switch {
+	case errors.Is(err, host.ErrNotPlain):
+		return nil, &badFile{"not a regular file; links are not followed"}
+	case errors.Is(err, fs.ErrPermission):
+		return nil, &badFile{"the server may not read it; look at its owner and mode"}
+	case errors.As(err, &large):
 		return nil, &badFile{fmt.Sprintf("larger than %d bytes; make several files", maxFileBytes)}
 	}
 	return data, err
@@ -178,7 +177,7 @@ func (s *Server) setAside(name, reason string) error {
 	disk := s.host.FS
 	bad := disk.PathJoin(s.dir, badDir)
 	kept := keptName(name)
-	if err := disk.MkdirAll(bad, 0o755); err != nil {
+	if err := disk.MkdirAll(bad, dirMode); err != nil {
 		return err
 	}
 	words := fmt.Sprintf("%s: %s\nno event of this file was applied unless the reason says so; correct it and move it back\n", name, reason)

@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -87,7 +90,7 @@ func TestADroppedFileIsToldAndRemoved(t *testing.T) {
 
 func TestABadFileIsSetAsideWhole(t *testing.T) {
 	bad := map[string]struct{ content, reason string }{
-		"word.login":                        {"start jansen\nbegin pietersen\n", `line 2: "begin pietersen" is not an event`},
+		"word.login":                        {"start jansen\nbegin pietersen\n", `line 2: not an event`},
 		"address.login":                     {"start jansen here\n", `line 1: "here" is not an IP address`},
 		"name.login":                        {"start jan/sen\n", `line 1: login "jan/sen"`},
 		"more.login":                        {"start jansen 192.0.2.10 now\n", "line 1:"},
@@ -123,6 +126,68 @@ func TestABadFileIsSetAsideWhole(t *testing.T) {
 			t.Errorf("left: %q", got)
 		}
 	})
+}
+
+// Whoever may write into the directory must not learn by that what the server can
+// read and he cannot: a link is not followed, and of a misplaced secret nothing is
+// repeated.
+func TestALinkIsNotFollowedAndASecretIsNotRepeated(t *testing.T) {
+	const secret = "5f1d0a77c0ffee"
+	system, data := host.System(), t.TempDir()
+	cfg := testConfig()
+	cfg.Radius.Listen = ""
+	w := newWorld(t, cfg)
+	w.server = New(cfg, system, data, w.book, w.server.log, metric.New())
+	if err := w.server.Listen(); err != nil {
+		t.Fatal(err)
+	}
+	in := func(name string) string { return filepath.Join(data, "logins", name) }
+	if err := errors.Join(
+		os.WriteFile(filepath.Join(data, "api-token"), []byte("start "+secret+"\n"), 0o600),
+		os.Symlink(filepath.Join(data, "api-token"), in("link.login")),
+		syscall.Mkfifo(in("pipe.login"), 0o644),
+		os.WriteFile(in("secret.login"), []byte("start jansen\n"+secret+"\n"), 0o644),
+		os.WriteFile(in("words.login"), []byte("token "+secret+"\n"), 0o644),
+		os.WriteFile(in("zz.login"), []byte("start jansen\n"), 0o644),
+	); err != nil {
+		t.Fatal(err)
+	}
+	w.server.readFiles(t.Context(), &progress{})
+	if got := w.heardAs(); !slices.Equal(got, []string{"start jansen"}) {
+		t.Errorf("heard %q", got)
+	}
+	for name, want := range map[string]string{
+		"link.login": "not a regular file", "pipe.login": "not a regular file", "secret.login": "line 2: not an event", "words.login": "line 1: not an event",
+	} {
+		reason, err := os.ReadFile(in("bad/" + name + ".reason"))
+		if err != nil || !strings.Contains(string(reason), want) || strings.Contains(string(reason), secret) {
+			t.Errorf("%s: %q %v, want %q and no secret", name, reason, err, want)
+		}
+	}
+	if strings.Contains(w.log.String(), secret) {
+		t.Errorf("the log has the secret: %s", w.log)
+	}
+}
+
+func TestAnOpenDirectoryIsWarnedOf(t *testing.T) {
+	system, data := host.System(), t.TempDir()
+	cfg := testConfig()
+	cfg.Radius.Listen = ""
+	w := newWorld(t, cfg)
+	w.server = New(cfg, system, data, w.book, w.server.log, metric.New())
+	for _, open := range []bool{false, true} {
+		if open {
+			if err := os.Chmod(filepath.Join(data, "logins"), 0o777); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := w.server.Listen(); err != nil {
+			t.Fatal(err)
+		}
+		if warned := strings.Contains(w.log.String(), "everybody"); warned != open {
+			t.Errorf("open %v, warned %v", open, warned)
+		}
+	}
 }
 
 func TestAFileWaitsUntilItIsCommittedAndKeepsItsPlace(t *testing.T) {

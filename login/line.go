@@ -2,6 +2,7 @@ package login
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -34,7 +35,9 @@ type fileEvent struct {
 
 // parseFile reads lines "start LOGIN [ADDRESS]" and "stop LOGIN [ADDRESS]".
 // Empty lines and those that begin with # are skipped; lines may end with CR LF.
-// A file with one bad line gives nothing but the error.
+// A file with one bad line gives nothing but the error. It names the line and
+// repeats nothing of one that does not begin like an event: a password or token
+// may stand there by mistake, and errors are kept and logged.
 func parseFile(data []byte, stripRealm bool) ([]fileEvent, error) {
 	var events []fileEvent
 	n := 0
@@ -69,7 +72,7 @@ func parseLine(line []byte, stripRealm bool) (directory.Event, error) {
 	}
 	kind, known := map[string]directory.EventKind{"start": directory.EventStart, "stop": directory.EventStop}[strings.ToLower(words[0])]
 	if !known || len(words) < 2 || len(words) > 3 {
-		return e, fmt.Errorf("%q is not an event; write \"start LOGIN ADDRESS\" or \"stop LOGIN\"", line)
+		return e, errors.New("not an event; write \"start LOGIN ADDRESS\" or \"stop LOGIN\"")
 	}
 	login, err := Normalise(words[1], stripRealm)
 	if err != nil {

@@ -105,8 +105,11 @@ func (s *Server) SetConfig(cfg Config) {
 // Listen opens the RADIUS port and makes the watched directory.
 func (s *Server) Listen() error {
 	if s.dir != "" {
-		if err := s.host.FS.MkdirAll(s.host.FS.PathJoin(s.dir, badDir), 0o755); err != nil {
+		if err := s.host.FS.MkdirAll(s.host.FS.PathJoin(s.dir, badDir), dirMode); err != nil {
 			return fmt.Errorf("login.files.dir: cannot make %s: %w; choose another directory or turn it off with an empty name", s.dir, err)
+		}
+		if info, err := s.host.FS.Stat(s.dir); err == nil && info.Mode().Perm()&0o002 != 0 {
+			s.log.Warn("everybody on this machine may write into the login directory, and so say who is online; chmod o-w", "dir", s.dir, "mode", info.Mode())
 		}
 	}
 	if s.cfg.Radius.Listen == "" {

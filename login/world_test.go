@@ -100,7 +100,7 @@ func (s *socket) LocalAddr() net.Addr {
 // change.
 type madeUp struct {
 	*socket
-	vfs.FS
+	host.FS
 }
 
 func (m madeUp) Listen(string, string) (net.Listener, error) { return nil, errors.ErrUnsupported }
@@ -113,8 +113,6 @@ func (m madeUp) ListenPacket(_, address string) (net.PacketConn, error) {
 func (m madeUp) Dial(context.Context, string, netip.Addr, string) (net.Conn, error) {
 	return nil, errors.ErrUnsupported
 }
-func (m madeUp) InodesFree(string) (uint64, uint64, error) { return 0, 0, nil }
-func (m madeUp) Chmod(string, uint32) error                { return nil }
 func (m madeUp) Watch(string) (<-chan struct{}, io.Closer, error) {
 	return nil, nil, errors.ErrUnsupported
 }
@@ -164,7 +162,7 @@ func newWorld(t *testing.T, cfg Config) *world {
 		t.Fatal(err)
 	}
 	w := &world{t: t, book: &book{}, socket: newSocket(), log: &strings.Builder{}, reg: metric.New()}
-	outside := madeUp{w.socket, vfs.NewMem()}
+	outside := madeUp{w.socket, host.MadeFS(vfs.NewMem())}
 	w.fs = outside
 	logger := slog.New(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	w.server = New(cfg, host.Host{Net: outside, FS: outside}, "/data", w.book, logger, w.reg)

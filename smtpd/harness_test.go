@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"math"
 	"net"
 	"net/netip"
 	"reflect"
@@ -123,7 +122,7 @@ func (w *world) serve() *world {
 	w.t.Helper()
 	w.reg = metric.New()
 	log := slog.New(slog.NewTextHandler(lockedWriter{w}, nil))
-	s, err := New(w.cfg, Deps{Host: host.Host{Net: w.net, FS: memory{w.disk}}, TempDir: "data/tmp", Queue: w, Directory: w, Usage: usage{w},
+	s, err := New(w.cfg, Deps{Host: host.Host{Net: w.net, FS: host.MadeFS(w.disk)}, TempDir: "data/tmp", Queue: w, Directory: w, Usage: usage{w},
 		Limits: func() directory.Limits { return directory.Limits{Quota: 20 << 20, QuotaFiltered: 1 << 30} },
 		Admit: func() error {
 			w.mu.Lock()
@@ -291,15 +290,6 @@ func (w *world) counter(name, label string) (sum float64) {
 }
 
 func (w *world) panics() float64 { return w.counter("panics_total", "") }
-
-// memory is a host.FS in memory.
-type memory struct{ *vfs.MemFS }
-
-func (memory) InodesFree(string) (uint64, uint64, error) { return math.MaxUint64, 0, nil }
-func (memory) Chmod(string, uint32) error                { return nil }
-func (memory) Watch(string) (<-chan struct{}, io.Closer, error) {
-	return nil, io.NopCloser(nil), nil
-}
 
 // client speaks SMTP octet by octet.
 type client struct {

@@ -104,7 +104,7 @@ func TestCertificateIsReadAgainWhenItChanges(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		disk := vfs.NewMem()
 		putCert(t, disk, "old.example")
-		c, err := newCerts(memory{disk}, slog.New(slog.DiscardHandler), "cert.pem", "key.pem")
+		c, err := newCerts(host.MadeFS(disk), slog.New(slog.DiscardHandler), "cert.pem", "key.pem")
 		check(t, err)
 		name := func() string {
 			got, err := c.get(nil)
@@ -136,7 +136,7 @@ func TestCertificateIsReadAgainWhenItChanges(t *testing.T) {
 }
 
 func TestMissingCertificateIsSaidClearly(t *testing.T) {
-	_, err := newCerts(memory{vfs.NewMem()}, nil, "cert.pem", "key.pem")
+	_, err := newCerts(host.MadeFS(vfs.NewMem()), nil, "cert.pem", "key.pem")
 	if err == nil || !strings.Contains(err.Error(), "tls_cert") || !strings.Contains(err.Error(), "cert.pem") {
 		t.Errorf("got %v", err)
 	}
