@@ -39,6 +39,11 @@ const (
 	kindPutSettings Kind = 30
 )
 
+// changesDirectory tells the kinds after which a look-up may find something else.
+func (k Kind) changesDirectory() bool {
+	return k >= kindPutAccounts && k <= kindRemoveDomain
+}
+
 // A rule applies the command of one kind. It returns the reply that the proposer
 // gets. An error that isAnswer is the proposer's, and leaves no trace in the
 // rows; any other stops the node.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 
 	"bsmtpd/spool"
 
@@ -18,6 +19,8 @@ type fsm struct {
 
 	bytes int64         // of log applied since the last snapshot was asked for
 	due   chan struct{} // 1 deep: a snapshot is due
+
+	directory atomic.Uint64 // the machine's, for readers beside the log
 
 	mu      sync.Mutex // guards current
 	current Settings   // the machine's, for readers beside the log
@@ -92,6 +95,7 @@ func (f *fsm) apply(logs []*raft.Log, out []any) ([]spool.Effect, error) {
 	if err := tx.Commit(); err != nil {
 		return nil, err
 	}
+	f.directory.Store(f.machine.directory)
 	f.node.metrics.applied.Set(float64(f.machine.Applied()))
 	return effects, nil
 }

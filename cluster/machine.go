@@ -67,6 +67,10 @@ type Machine struct {
 	applied  uint64
 	now      mail.Time
 	settings Settings
+
+	// directory counts the commands of this process's life that may have changed
+	// accounts, domains or their names.
+	directory uint64
 }
 
 // Reply is what one command led to.
@@ -169,6 +173,9 @@ func (m *Machine) applyOne(tx *kv.Overlay, c *command, newID func() mail.ID) (Re
 		return Reply{}, nil, err
 	}
 	m.settings = settings
+	if c.kind.changesDirectory() {
+		m.directory++
+	}
 	return Reply{Value: value}, mv.Effects, nil
 }
 

@@ -391,6 +391,11 @@ func (n *Node) Directory() directory.Reader {
 	return directory.Reader{R: n.db, Provider: n.opts.Provider}
 }
 
+// DirectoryVersion changes after each change of an account or domain is seen by
+// Directory, and before whoever asked for it hears that it is done. What was read
+// after a version was, is not older than that version.
+func (n *Node) DirectoryVersion() uint64 { return n.fsm.directory.Load() }
+
 // Quota reads usage as applied here.
 func (n *Node) Quota() quota.Reader { return quota.Reader{R: n.db} }
 

@@ -109,7 +109,7 @@ func (n *Node) build() error {
 		edge.Hostname = n.hostname
 	}
 	n.smtpd, err = smtpd.New(edge, smtpd.Deps{
-		Host: h, TempDir: h.FS.PathJoin(c.Node.DataDir, "tmp"), Queue: cl, Directory: cl.Directory(), Usage: cl.Quota(),
+		Host: h, TempDir: h.FS.PathJoin(c.Node.DataDir, "tmp"), Queue: cl, Directory: newKnownDomains(cl.Directory(), cl.DirectoryVersion), Usage: cl.Quota(),
 		Limits: replicated{cl}.limits, Admit: n.admit, Log: n.log, MailLog: mailLog, Metrics: n.reg,
 	})
 	if err != nil {
