@@ -55,8 +55,8 @@ func (p *pipe) push(redo []*job, in <-chan *job) (rest []*job, err error) {
 	p.led.redo = redo
 	p.c.watch.set(p.c.cfg.CommandTimeout)
 	go p.read()
+	var j *job
 	for err == nil {
-		var j *job
 		if j, err = p.next(in); j == nil || err != nil {
 			break
 		}
@@ -66,7 +66,9 @@ func (p *pipe) push(redo []*job, in <-chan *job) (rest []*job, err error) {
 	switch {
 	case err == nil:
 		p.quit()
-	case p.ctx.Err() == nil && !errors.As(err, &u):
+	case errors.As(err, &u):
+		p.abandon(j, err)
+	case p.ctx.Err() == nil:
 		// The network took no more. The reader may still find the server's
 		// last words, which say more than a broken pipe.
 		p.c.watch.set(quitWait)
@@ -169,6 +171,15 @@ func (p *pipe) await(ready func() bool) error {
 			return context.Cause(p.ctx)
 		}
 	}
+}
+
+// abandon ends a connection in the middle of a job whose body cannot be read to its
+// end: there is no other way to keep the server from taking what it got for the
+// whole. Those before it are complete, so their answers are awaited first; without
+// them they would be sent again.
+func (p *pipe) abandon(j *job, why error) {
+	p.await(func() bool { return len(p.led.order) == 0 || p.led.order[0] == j })
+	p.lose(why)
 }
 
 func (p *pipe) idle() bool { return len(p.led.expects) == 0 }
