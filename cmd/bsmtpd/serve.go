@@ -77,7 +77,9 @@ func (a *app) serve(ctx context.Context, source config.Options, init bool) error
 	if err != nil {
 		return err
 	}
-	log, level := node.NewLog(a.err, conf.Node.Log)
+	lines := node.NewLineWriter(a.err)
+	defer lines.Close()
+	log, level := node.NewLog(lines, conf.Node.Log)
 	n, err := node.New(node.Options{Config: conf, Source: source, Host: a.host, Log: log, Level: level, Version: version(), Init: init})
 	if err != nil {
 		return err
