@@ -47,6 +47,10 @@ type Options struct {
 	ReadOnly      bool
 	MustExist     bool // refuse to make a new database
 
+	// Damaged is told of each bad block or lost file that a read or a compaction
+	// meets, which may be often. It must not block.
+	Damaged func(*Damage)
+
 	// Still begins compactions after flushes and other compactions only. By
 	// itself pebble also looks ten times a second, and in simulated time such
 	// looking is most of what an idle day costs.
@@ -60,9 +64,13 @@ const memTables = 4
 // Store is a pebble database without its write-ahead log.
 type Store struct{ db *pebble.DB }
 
-// Open opens the database in dir, making it where there is none. An error in
-// the background (a failed fsync, a full disk) goes to Logger.Fatalf, which
-// must stop the node.
+// Open opens the database in dir, making it where there is none.
+//
+// Errors in the background go three ways. What pebble can undo, such as a full
+// disk while rows are written to a file, goes to Logger.Errorf and is tried again
+// until it succeeds. What it cannot undo, a failed write or fsync of its list of
+// files, goes to Logger.Fatalf, which must stop the node and not return. A damaged
+// file goes to Options.Damaged and, as *Damage, to whoever wanted to read it.
 func Open(dir string, o Options) (*Store, error) {
 	if o.CacheBytes == 0 {
 		o.CacheBytes = 64 << 20
@@ -85,6 +93,7 @@ func Open(dir string, o Options) (*Store, error) {
 		ReadOnly:                    o.ReadOnly,
 		ErrorIfNotExists:            o.MustExist,
 		Logger:                      o.Logger,
+		EventListener:               listener(o),
 	}
 	if o.Still {
 		opts.Experimental.CompactionScheduler = pebble.NewConcurrencyLimitSchedulerWithNoPeriodicGrantingForTest()
@@ -108,7 +117,7 @@ func Open(dir string, o Options) (*Store, error) {
 		return nil, fmt.Errorf("the state database in %s is in use by another bsmtpd; stop that one, or name another data directory: %w", dir, err)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("open the state database in %s: %w", dir, err)
+		return nil, fmt.Errorf("open the state database in %s: %w", dir, told(err))
 	}
 	return &Store{db: db}, nil
 }
@@ -163,29 +172,98 @@ func (s *Snapshot) Last(lower, upper []byte) ([]byte, []byte, error) { return la
 func (s *Snapshot) Close() error { return s.sn.Close() }
 
 // Batch is a Tx of a Store: nothing of it is seen by others before Commit.
-type Batch struct{ b *pebble.Batch }
+//
+// Most changes only get and set single rows. For those a map of what the batch
+// has touched is enough; pebble's index over the batch costs as much as the rest
+// of it, and is made when somebody scans.
+type Batch struct {
+	db      *pebble.DB
+	b       *pebble.Batch
+	indexed bool
+	touched map[string]touched
+}
+
+// touched is a row that a Batch has read or written.
+type touched struct {
+	value  []byte // nil: there is none
+	inside bool   // the value is large and only in the batch
+}
+
+// maxTouched bounds the values that a Batch keeps a second time.
+const maxTouched = 1 << 10
 
 var _ Tx = (*Batch)(nil)
 
 // Begin starts a change. End it with Commit or Discard.
-func (s *Store) Begin() *Batch { return &Batch{s.db.NewIndexedBatch()} }
+func (s *Store) Begin() *Batch {
+	return &Batch{db: s.db, b: s.db.NewBatch(), touched: map[string]touched{}}
+}
+
+// index lets reads see the batch itself.
+func (t *Batch) index() error {
+	if t.indexed {
+		return nil
+	}
+	b := t.db.NewIndexedBatch()
+	if err := b.Apply(t.b, nil); err != nil {
+		return fmt.Errorf("index a change: %w", err)
+	}
+	old := t.b
+	t.b, t.indexed = b, true
+	return old.Close()
+}
 
 // Get implements Reader.
-func (t *Batch) Get(key []byte) ([]byte, error) { return get(t.b, key) }
+func (t *Batch) Get(key []byte) ([]byte, error) {
+	r, ok := t.touched[string(key)]
+	if ok && !r.inside {
+		return bytes.Clone(r.value), nil
+	}
+	if !ok { // so the batch does not have it
+		v, err := get(t.db, key)
+		if err == nil && len(v) <= maxTouched {
+			t.touched[string(key)] = touched{value: bytes.Clone(v)}
+		}
+		return v, err
+	}
+	if err := t.index(); err != nil {
+		return nil, err
+	}
+	return get(t.b, key)
+}
 
 // Scan implements Reader.
 func (t *Batch) Scan(lower, upper []byte, err *error) iter.Seq2[[]byte, []byte] {
+	if e := t.index(); e != nil {
+		*err = e
+		return func(func(k, v []byte) bool) {}
+	}
 	return scan(t.b, lower, upper, err)
 }
 
 // Last implements Reader.
-func (t *Batch) Last(lower, upper []byte) ([]byte, []byte, error) { return last(t.b, lower, upper) }
+func (t *Batch) Last(lower, upper []byte) ([]byte, []byte, error) {
+	if err := t.index(); err != nil {
+		return nil, nil, err
+	}
+	return last(t.b, lower, upper)
+}
 
 // Set implements Tx; it copies key and value.
-func (t *Batch) Set(key, value []byte) error { return t.b.Set(key, value, nil) }
+func (t *Batch) Set(key, value []byte) error {
+	if len(value) > maxTouched {
+		t.touched[string(key)] = touched{inside: true}
+	} else {
+		t.touched[string(key)] = touched{value: append([]byte{}, value...)}
+	}
+	return t.b.Set(key, value, nil)
+}
 
 // Delete implements Tx.
-func (t *Batch) Delete(key []byte) error { return t.b.Delete(key, nil) }
+func (t *Batch) Delete(key []byte) error {
+	t.touched[string(key)] = touched{}
+	return t.b.Delete(key, nil)
+}
 
 // Commit makes the change visible, all of it or nothing. It does not make it
 // durable: see Flush.
@@ -199,15 +277,16 @@ func (t *Batch) Commit() error {
 // Discard drops the change.
 func (t *Batch) Discard() error { return t.b.Close() }
 
-func get(r pebble.Reader, key []byte) ([]byte, error) {
+func get(r pebble.Reader, key []byte) (out []byte, err error) {
+	defer caught(&err)
 	v, closer, err := r.Get(key)
 	if errors.Is(err, pebble.ErrNotFound) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read row %q: %w", key, err)
+		return nil, fmt.Errorf("read row %q: %w", key, told(err))
 	}
-	out := bytes.Clone(v)
+	out = bytes.Clone(v)
 	if out == nil {
 		out = []byte{} // an empty row is a row
 	}
@@ -218,18 +297,18 @@ func scan(r pebble.Reader, lower, upper []byte, errp *error) iter.Seq2[[]byte, [
 	return func(yield func(k, v []byte) bool) {
 		it, err := r.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
 		if err != nil {
-			*errp = fmt.Errorf("scan rows from %q: %w", lower, err)
+			*errp = fmt.Errorf("scan rows from %q: %w", lower, told(err))
 			return
 		}
 		defer func() {
 			if err := it.Close(); err != nil && *errp == nil {
-				*errp = fmt.Errorf("scan rows from %q: %w", lower, err)
+				*errp = fmt.Errorf("scan rows from %q: %w", lower, told(err))
 			}
 		}()
 		for ok := it.First(); ok; ok = it.Next() {
-			v, err := it.ValueAndErr()
+			v, err := valueOf(it)
 			if err != nil {
-				*errp = fmt.Errorf("read row %q: %w", it.Key(), err)
+				*errp = fmt.Errorf("read row %q: %w", it.Key(), told(err))
 				return
 			}
 			if !yield(it.Key(), v) {
@@ -242,17 +321,23 @@ func scan(r pebble.Reader, lower, upper []byte, errp *error) iter.Seq2[[]byte, [
 func last(r pebble.Reader, lower, upper []byte) ([]byte, []byte, error) {
 	it, err := r.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
 	if err != nil {
-		return nil, nil, fmt.Errorf("read the last row below %q: %w", upper, err)
+		return nil, nil, fmt.Errorf("read the last row below %q: %w", upper, told(err))
 	}
 	defer it.Close()
 	if !it.Last() {
-		return nil, nil, it.Error()
+		return nil, nil, told(it.Error())
 	}
-	v, err := it.ValueAndErr()
+	v, err := valueOf(it)
 	if err != nil {
-		return nil, nil, fmt.Errorf("read row %q: %w", it.Key(), err)
+		return nil, nil, fmt.Errorf("read row %q: %w", it.Key(), told(err))
 	}
 	return bytes.Clone(it.Key()), bytes.Clone(v), nil
+}
+
+// valueOf is the value at the iterator's place.
+func valueOf(it *pebble.Iterator) (v []byte, err error) {
+	defer caught(&err)
+	return it.ValueAndErr()
 }
 
 // PrefixEnd is the smallest key greater than every key that begins with prefix:
