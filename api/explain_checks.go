@@ -109,7 +109,7 @@ var outcomes = map[spool.Outcome]string{
 	spool.OutcomeDone:    "every message got an answer",
 	spool.OutcomeFailed:  "failed",
 	spool.OutcomeLost:    "the connection broke off",
-	spool.OutcomeNothing: "there was nothing to send",
+	spool.OutcomeNothing: "nothing was sent",
 	spool.OutcomeExpired: "its session was never heard of again",
 }
 

@@ -64,6 +64,23 @@ func TestStopDuringTheSearchForAServerLeavesTheMailDue(t *testing.T) {
 	})
 }
 
+func TestStopDuringTheSearchForAServerSaysNothingAboutIt(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		w.jansen(&mx{offers: allOffers})
+		w.net.silence(jansensServer, true)
+		w.mail("jansen", "1\r\n")
+		w.pass(45 * time.Minute) // three attempts, of which none found the server
+		before := w.queue("jansen")
+		w.trigger(jansensQueue, spool.CauseOperator)
+		w.pass(time.Second)
+		w.stop()
+		w.dueNow(1)
+		if q := w.queue("jansen"); before.Failures != 3 || q.Failures != 3 || !q.Failing || q.LastAttempt == before.LastAttempt || q.LastWords != before.LastWords {
+			t.Fatalf("%+v", q)
+		}
+	})
+}
+
 func TestSessionLingersWhileAnAnswerIsAwaited(t *testing.T) {
 	story(t, func(t *testing.T, w *world) {
 		m := w.jansen(&mx{offers: allOffers, final: slow(3 * time.Second)})

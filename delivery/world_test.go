@@ -264,6 +264,13 @@ func (w *world) login(login string) {
 	}
 }
 
+func (w *world) trigger(q spool.QueueName, c spool.Cause) {
+	w.t.Helper()
+	if err := w.move(nil, func(m *spool.Moves) error { _, err := m.Trigger(spool.Trigger{Queue: q, Cause: c}); return err }); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
 func (w *world) act(a spool.Act) (r spool.Acted) {
 	w.t.Helper()
 	if err := w.move(a, func(m *spool.Moves) (err error) { r, err = m.Act(a); return }); err != nil {

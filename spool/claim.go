@@ -94,16 +94,18 @@ func (m *Moves) Finish(c Finish) (Finished, error) {
 	}
 	q.Claim = nil
 	c.Began = min(c.Began, m.Now) // or ahead
-	q.LastAttempt, q.LastCause, q.LastOutcome = c.Began, c.Cause, c.Outcome
-	q.LastWords, q.LastRemote, q.LastBanner = clip(c.Words), clip(c.Remote), clip(c.Banner)
+	q.LastAttempt, q.LastCause = c.Began, c.Cause
+	if !q.Failing || !c.Outcome.learnedNothing() {
+		q.LastOutcome, q.LastWords, q.LastRemote, q.LastBanner = c.Outcome, clip(c.Words), clip(c.Remote), clip(c.Banner)
+	}
 	if c.Sent > 0 {
 		q.LastSuccess = m.Now
 	}
-	switch c.Outcome {
-	case OutcomeFailed, OutcomeLost:
+	switch {
+	case c.Outcome.failed():
 		q.Failing = true
 		q.Failures++
-	default:
+	case !c.Outcome.learnedNothing():
 		q.Failing, q.Failures = false, 0
 	}
 	if err := m.scheduleAfter(q, &c); err != nil {
@@ -127,7 +129,7 @@ func (m *Moves) scheduleAfter(q *Queue, c *Finish) error {
 	if err != nil {
 		return err
 	}
-	failed := q.Failing
+	failed := c.Outcome.failed()
 	switch {
 	case q.Quiet > m.Now:
 		return m.schedule(q, q.Quiet, urgent(q.Again, CauseTimer))

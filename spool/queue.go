@@ -152,9 +152,16 @@ const (
 	OutcomeDone    Outcome = 1 // connected, and every message got an answer
 	OutcomeFailed  Outcome = 2 // the other side could not be reached, or would not talk to us
 	OutcomeLost    Outcome = 3 // the connection broke off in the middle
-	OutcomeNothing Outcome = 4 // there was nothing to send
+	OutcomeNothing Outcome = 4 // nothing was sent: all is held or waits, or the session was stopped before
 	OutcomeExpired Outcome = 5 // the session was never heard of again: its claim ran out
 )
+
+// failed reports an attempt that says that the other side cannot be reached.
+func (o Outcome) failed() bool { return o == OutcomeFailed || o == OutcomeLost }
+
+// learnedNothing reports an attempt after which as much is known of the other side
+// as before it: whether it can be reached, and its last words.
+func (o Outcome) learnedNothing() bool { return o == OutcomeNothing || o == OutcomeExpired }
 
 var outcomeNames = [...]string{"", "done", "failed", "lost", "nothing", "expired"}
 

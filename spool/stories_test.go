@@ -101,6 +101,29 @@ func TestTwentyMinutesAreCountedFromTheBeginningOfTheAttempt(t *testing.T) {
 	}
 }
 
+// An attempt that was broken off by ourselves says nothing about the other side.
+func TestAnAttemptThatLearnedNothingLeavesTheStateOfFailure(t *testing.T) {
+	for _, o := range []Outcome{OutcomeNothing, OutcomeExpired} {
+		s := newStory(t)
+		s.Mail("jansen")
+		for range 2 {
+			s.Start(jansen, CauseTimer)
+			s.End(jansen, OutcomeFailed, func(f *Finish) { f.Words, f.SeenTo = "no route to host", 1 })
+		}
+		s.Start(jansen, CauseOperator)
+		s.End(jansen, o, func(f *Finish) { f.SeenTo = 1 })
+		if q := s.queue(jansen); !q.Failing || q.Failures != 2 || q.LastWords != "no route to host" || q.LastOutcome != OutcomeFailed {
+			t.Errorf("%s: %+v", o, q)
+		}
+		s.WantNext(jansen, 0, CauseNew) // it had not seen the mail
+		s.Start(jansen, CauseTimer)
+		s.End(jansen, OutcomeDone, func(f *Finish) { f.SeenTo = 1 })
+		if q := s.queue(jansen); q.Failing || q.Failures != 0 {
+			t.Errorf("after a success: %+v", q)
+		}
+	}
+}
+
 // B3 holds whatever a session asks for: no deferral of one message and no wrong
 // clock makes a customer wait longer.
 func TestNoSessionCanPutACustomerOffForLongerThanTwentyMinutes(t *testing.T) {
