@@ -3,7 +3,7 @@
 
 GO ?= go
 
-.PHONY: build demo test lint fuzz clean
+.PHONY: build demo test lint fuzz bench clean
 
 build:
 	$(GO) build -trimpath -o bin/bsmtpd ./cmd/bsmtpd
@@ -21,6 +21,11 @@ lint:
 # fuzz runs every fuzz target; FUZZ_SECONDS=60 make fuzz for longer.
 fuzz:
 	scripts/fuzz.sh
+
+# bench measures bsmtpd and Postfix side by side, on a quiet machine, as root:
+# doc/benchmarks.md. BENCH='-only accept4k -profile' make bench for a part.
+bench:
+	$(GO) run ./bench $(BENCH)
 
 clean:
 	rm -rf bin .cache

@@ -70,6 +70,7 @@ var folderRules = []folderRule{
 	{"simtest", "node config cluster portal " + leaves + deciders + doers + "api/wire api/client", "github.com golang.org pgregory.net"},
 	{"scripts/summary", "", ""},
 	{"test/*", "", ""}, // tests with real peers, and nothing else
+	{"bench", "api/client api/wire host mail", "layeh.com/radius golang.org/x"}, // the finished program, from outside
 }
 
 // pure are the folders whose code must give the same result everywhere and
@@ -131,6 +132,7 @@ var exceptions = []struct{ folder, uses, reason string }{
 	{"cmd/bsmtpd", "golang.org/x/sys/unix.*", "asks whether the output is a terminal"},
 	{"cmd/bsmtpd", "os.MkdirTemp os.RemoveAll net.Listen layeh.com/radius.Exchange", "the demo plays the world around the server"},
 	{"scripts/summary", "*", "a tool of the build"},
+	{"bench", "*", "plays the world around the finished program, and starts it"},
 }
 
 // packageState are package variables that may change or be locked.
