@@ -2,7 +2,6 @@ package strict
 
 import (
 	"bytes"
-	"errors"
 	"strconv"
 
 	"bsmtpd/mail"
@@ -45,19 +44,29 @@ func (c *Conn) firstChunk(arg []byte) error {
 func (c *Conn) chunk(arg []byte) *Fault {
 	m := &c.msg
 	word, rest, _ := bytes.Cut(arg, []byte{' '})
-	last := bytes.EqualFold(rest, []byte("LAST"))
+	last := len(rest) == 4 && bytes.EqualFold(rest, []byte("LAST"))
 	// RFC 3030 2: chunk-size ::= 1*DIGIT, so a size beyond all integers is large
 	// rather than wrong.
 	n, err := strconv.ParseUint(string(word), 10, 62)
-	tooBig := errors.Is(err, strconv.ErrRange)
-	if err != nil && !tooBig || len(rest) > 0 && !last {
+	if !isNumber(word) || len(rest) > 0 && !last {
 		return fault(Syntax, 501, status554, "expected BDAT size [LAST]").hangUp()
 	}
-	if tooBig || int64(n) > c.maxSwallow()-m.got {
+	if err != nil || int64(n) > c.maxSwallow()-m.got {
 		return tooLarge(c.maxMessage()).hangUp()
 	}
 	m.chunk, m.left, m.last, m.between = int64(n), int64(n), last, false
 	return nil
+}
+
+// isNumber reports 1*DIGIT. strconv does not: it stops where a number becomes too
+// large, and does not see the letters behind.
+func isNumber(b []byte) bool {
+	for _, ch := range b {
+		if ch < '0' || ch > '9' {
+			return false
+		}
+	}
+	return len(b) > 0
 }
 
 // chunkDone follows the last octet of a chunk.
@@ -89,7 +98,7 @@ func (c *Conn) lastChunkDone() {
 // nextChunk reads the command between two chunks. go-smtp is in the middle of a
 // DATA, waiting for the backend, and does not see it.
 func (c *Conn) nextChunk() error {
-	line, n, err := c.readLine()
+	line, n, err := c.readLine(c.bodyDeadline()) // or tiny chunks could come for hours
 	if err != nil {
 		return c.survive(err)
 	}

@@ -16,7 +16,7 @@ const maxSkip = 64 << 10 // octets of an over-long line that are skipped before 
 // nextCommand reads a command line and gives it to go-smtp, or answers it. An
 // error ends the session.
 func (c *Conn) nextCommand() error {
-	line, n, err := c.readLine()
+	line, n, err := c.readLine(c.deadline(time.Now()))
 	if err != nil {
 		return c.survive(err)
 	}
@@ -161,9 +161,8 @@ func (c *Conn) maxCommand() int {
 
 // readLine reads a command line. It returns it without its CRLF, and the octets
 // to use with it; it is good until the next fill. A line that is not acceptable
-// is used already and gives a *Fault.
-func (c *Conn) readLine() (line []byte, n int, err error) {
-	by := c.deadline(time.Now())
+// is used already and gives a *Fault. The whole of it must have come by a time.
+func (c *Conn) readLine(by time.Time) (line []byte, n int, err error) {
 	seen := 0
 	for {
 		p := c.pending()

@@ -159,7 +159,7 @@ func (c *Conn) Read(p []byte) (n int, err error) {
 		return 0, net.ErrClosed
 	}
 	defer c.leave()
-	defer c.guard(&err)
+	defer c.guard(&err, io.EOF)
 	for {
 		if len(c.hand) > 0 {
 			n := copy(p, c.hand)
@@ -223,7 +223,7 @@ func (c *Conn) Close() (err error) {
 		return c.raw.Close()
 	}
 	defer c.leave()
-	defer c.guard(&err)
+	defer c.guard(&err, io.EOF)
 	c.mode, c.fail = over, nil
 	c.wire.close()
 	return nil
@@ -235,9 +235,9 @@ func (c *Conn) enter() bool { return c.inUse.CompareAndSwap(false, true) }
 
 func (c *Conn) leave() { c.inUse.Store(false) }
 
-// guard ends the connection after a panic. go-smtp only catches those in its
-// own commands; one in Read would end the process.
-func (c *Conn) guard(err *error) {
+// guard ends the connection after a panic, and says then. go-smtp only catches
+// those in its own commands; one in Read would end the process.
+func (c *Conn) guard(err *error, then error) {
 	v := recover()
 	if v == nil {
 		return
@@ -245,7 +245,7 @@ func (c *Conn) guard(err *error) {
 	c.watch.Panicked(v, debug.Stack())
 	c.out = appendReply(c.out, mail.Reply{Code: 421, Status: mail.Status{4, 3, 0}, Text: "a fault in this server; try again later"})
 	c.mode, c.fail, c.hand = over, nil, nil
-	*err = io.EOF
+	*err = then
 }
 
 // TLS says how the connection is secured; false: it is not.

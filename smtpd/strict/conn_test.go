@@ -129,7 +129,7 @@ func TestChunks(t *testing.T) {
 	if got := w.bodies(); !slices.Equal(got, []string{".\r\n\r\n..z"}) {
 		t.Errorf("kept %q", got)
 	}
-	for _, bad := range []string{"BDAT", "BDAT x", "BDAT -1", "BDAT +1", "BDAT 1 FIRST", "BDAT 1 LAST LAST"} {
+	for _, bad := range []string{"BDAT", "BDAT x", "BDAT -1", "BDAT +1", "BDAT 1 FIRST", "BDAT 1 LAST LAST", "BDAT 99999999999999999999x", "BDAT 99999999999999999999 x"} {
 		w.say(t, hello+envelope+bad+"\r\nQUIT\r\n", after(helloReply, "250", "250", "501 5.5.4 expected BDAT size [LAST]")...)
 		w.say(t, hello+envelope+"BDAT 1\r\nx"+bad+"\r\nQUIT\r\n", after(helloReply, "250", "250", "250", "501 5.5.4")...)
 	}
@@ -227,6 +227,24 @@ func TestPanicsEndOneSession(t *testing.T) {
 type rash struct{ *world }
 
 func (rash) Command(string, []byte) (Answer, bool) { panic("a bug in the watcher") }
+
+// A panic while a message is read is not the end of the message.
+func TestAPanicAmidAMessageKeepsNothingOfIt(t *testing.T) {
+	w := newWorld(t)
+	raw := newTape(hello + envelope + "BDAT 3\r\nabcBDAT x\r\n")
+	w.l.queue <- New(raw, &w.cfg, &w.pool, touchy{w})
+	<-raw.done
+	if got := codes(raw.heard.String()); !slices.Equal(got, []string{"250", "250", "250", "250", "501", "421"}) || len(w.panics) != 1 {
+		t.Errorf("heard %v, panics %v", got, w.panics)
+	}
+	if got := w.bodies(); len(got) > 0 {
+		t.Errorf("kept %q", got)
+	}
+}
+
+type touchy struct{ *world }
+
+func (touchy) Refused(*Fault) { panic("a bug in the watcher") }
 
 // authed is a backend that asks for a word.
 type authed struct{ session }

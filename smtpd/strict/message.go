@@ -59,7 +59,7 @@ func (b body) Read(p []byte) (n int, err error) {
 		return 0, net.ErrClosed
 	}
 	defer b.c.leave()
-	defer b.c.guard(&err)
+	defer b.c.guard(&err, errBug) // io.EOF would be the end of a whole message
 	return b.c.readBody(p)
 }
 
@@ -174,6 +174,8 @@ func (c *Conn) scan(p []byte) (n int) {
 func (c *Conn) failMessage(err error, held *Fault) {
 	c.mode, c.fail, c.held = failed, err, held
 }
+
+var errBug = errors.New("strict: a bug ended the connection")
 
 var errUnread = errors.New("strict: the content of a message is read from Conn.Body")
 

@@ -66,7 +66,7 @@ var dialogue = rapid.Custom(func(t *rapid.T) string {
 			return envelope + "DATA\r\n" + text(rapid.OneOf(clean, clean, octets)).Draw(t, "data") + rapid.SampledFrom([]string{"\r\n.\r\n", ".\r\n", ""}).Draw(t, "end")
 		}),
 		chunk, chunk, chunk,
-		rapid.SampledFrom([]string{"RSET\r\n", "NOOP\r\n", "DATA\r\n", "MAIL FROM:<>\r\n", "noop x\r\n", "FOO\r\n", "BDAT x\r\n", "BDAT 99999999999\r\n", "BDAT 7000000000000000000\r\n", "BDAT 18446744073709551617 LAST\r\n", "BDAT +1\r\n", "BDAT 5 LAST x\r\n",
+		rapid.SampledFrom([]string{"RSET\r\n", "NOOP\r\n", "DATA\r\n", "MAIL FROM:<>\r\n", "noop x\r\n", "FOO\r\n", "BDAT x\r\n", "BDAT 99999999999\r\n", "BDAT 7000000000000000000\r\n", "BDAT 18446744073709551617 LAST\r\n", "BDAT 18446744073709551617x\r\n", "re\u017fet\r\n", "BDAT +1\r\n", "BDAT 5 LAST x\r\n",
 			"NOOP\n", "NO\rOP\r\n", "\r\n", "NOOP \x00\r\n", "NOOP \xff\r\n", "QUIT\r\n", "NOOP " + strings.Repeat("x", 1200) + "\r\n"}),
 		octets,
 	)
@@ -143,6 +143,8 @@ func FuzzConn(f *testing.F) {
 	f.Add(hello+envelope+"BDAT 3\r\na\r\nRSET\r\n"+envelope+"DATA\r\n\r\r\n.\r\n\n.\r\n", 50, 100)
 	f.Add(hello+envelope+"BDAT 100\r\n"+strings.Repeat("x", 98)+"\r\nBDAT 131000\r\n", 50, 59)
 	f.Add(hello+envelope+"BDAT 7000000000000000000\r\n", 50, 59)
+	f.Add(hello+envelope+"BDAT 99999999999999999999x\r\n", 50, 59)
+	f.Add(hello+envelope+"r\u017fet\r\nBDAT 1 la\u017ft\r\nqu\u0131t\r\n", 50, 59)
 	w := newWorld(f)
 	f.Fuzz(func(t *testing.T, said string, a, b int) {
 		if len(said) > 1<<14 || !ours(said) {

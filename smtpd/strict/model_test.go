@@ -50,7 +50,7 @@ func (m *model) command() bool {
 	}
 	verb, arg, _ := strings.Cut(line, " ")
 	arg = strings.Trim(arg, " ")
-	switch strings.ToUpper(verb) {
+	switch capitals(verb) {
 	case "EHLO":
 		m.hello = true
 		m.reset()
@@ -81,6 +81,17 @@ func (m *model) command() bool {
 		m.say(500)
 	}
 	return true
+}
+
+// capitals knows the letters of ASCII only: to Unicode, the long s of "r\u017fet"
+// is an S.
+func capitals(s string) string {
+	return strings.Map(func(r rune) rune {
+		if 'a' <= r && r <= 'z' {
+			return r - 'a' + 'A'
+		}
+		return r
+	}, s)
 }
 
 func (m *model) reset() { m.mail, m.rcpts = false, 0 }
@@ -159,7 +170,7 @@ func (m *model) chunks(arg string) bool {
 
 func (m *model) size(arg string, got int) (n int, last, ok bool) {
 	word, rest, _ := strings.Cut(arg, " ")
-	last = strings.EqualFold(rest, "LAST")
+	last = capitals(rest) == "LAST"
 	if word == "" || strings.Trim(word, "0123456789") != "" || rest != "" && !last {
 		m.say(501)
 		return 0, false, false
@@ -187,7 +198,7 @@ func (m *model) between() (arg string, ok bool) {
 			continue
 		}
 		verb, arg, _ := strings.Cut(line, " ")
-		switch strings.ToUpper(verb) {
+		switch capitals(verb) {
 		case "BDAT":
 			return strings.Trim(arg, " "), true
 		case "RSET", "EHLO", "QUIT":

@@ -2,6 +2,7 @@ package strict
 
 import (
 	"bytes"
+	"io"
 	"net"
 	"strconv"
 
@@ -15,7 +16,7 @@ func (c *Conn) Write(p []byte) (n int, err error) {
 		return 0, net.ErrClosed
 	}
 	defer c.leave()
-	defer c.guard(&err)
+	defer c.guard(&err, io.EOF)
 	if c.mode == over {
 		c.fail = nil // go-smtp is back from the message; what it says of it is late
 		return len(p), nil

@@ -25,16 +25,21 @@ func TestSlowClientsAreHungUpOn(t *testing.T) {
 		{"a message octet by octet", hello + envelope + "DATA\r\n", 5 * time.Minute, 6 * time.Minute},
 		{"a chunk octet by octet", hello + envelope + "BDAT 9999\r\n", 5 * time.Minute, 6 * time.Minute},
 		{"a refused chunk octet by octet", hello + "BDAT 9999\r\n", 5 * time.Minute, 6 * time.Minute},
+		{"chunks of an octet", hello + envelope + "BDAT 1\r\nx", 5 * time.Minute, 6 * time.Minute},
 		{"silent between chunks", hello + envelope + "BDAT 1\r\nx", 5 * time.Minute, 5 * time.Minute},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, w *world) {
 				c := w.dial(t)
 				began := time.Now()
+				more := "x"
+				if tt.name == "chunks of an octet" {
+					more = "BDAT 1\r\nx"
+				}
 				go func() {
 					io.WriteString(c.Conn, tt.first)
 					for tt.first != "" && !strings.HasPrefix(tt.name, "silent") {
-						if _, err := io.WriteString(c.Conn, "x"); err != nil {
+						if _, err := io.WriteString(c.Conn, more); err != nil {
 							return
 						}
 						time.Sleep(20 * time.Second)
