@@ -102,6 +102,9 @@ func LoadMachine(r kv.Reader) (*Machine, error) {
 // Applied is the index of the last entry applied.
 func (m *Machine) Applied() uint64 { return m.applied }
 
+// Now is the machine's time: that of the last entry, and it never goes back.
+func (m *Machine) Now() mail.Time { return m.now }
+
 // Settings are those in force.
 func (m *Machine) Settings() Settings { return m.settings }
 
@@ -164,7 +167,9 @@ func (m *Machine) applyOne(tx *kv.Overlay, c *command, newID func() mail.ID) (Re
 	value, err := r.apply(&mv, c)
 	if err != nil {
 		tx.Discard()
-		if !isAnswer(err) {
+		// A file that cannot be read here may be sound elsewhere: an answer would
+		// make this replica another than the rest.
+		if kv.IsDamage(err) || !isAnswer(err) {
 			return Reply{}, nil, err
 		}
 		return Reply{Err: err}, nil, nil

@@ -119,11 +119,17 @@ func Open(dir string, o Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the state database in %s: %w", dir, told(err))
 	}
+	if err := whole(db, o.FS, dir); err != nil {
+		return nil, errors.Join(fmt.Errorf("open the state database in %s: %w", dir, err), db.Close())
+	}
 	return &Store{db: db}, nil
 }
 
 // Close flushes nothing: what was not flushed is replayed from the log.
-func (s *Store) Close() error { return s.db.Close() }
+func (s *Store) Close() (err error) {
+	defer leaked(&err)
+	return s.db.Close()
+}
 
 // Flush returns when everything committed before the call is durable.
 func (s *Store) Flush() error { return s.db.Flush() }
@@ -290,7 +296,10 @@ func get(r pebble.Reader, key []byte) (out []byte, err error) {
 	if out == nil {
 		out = []byte{} // an empty row is a row
 	}
-	return out, closer.Close()
+	if err := closer.Close(); err != nil { // what became of a large value is told here
+		return nil, fmt.Errorf("read row %q: %w", key, told(err))
+	}
+	return out, nil
 }
 
 func scan(r pebble.Reader, lower, upper []byte, errp *error) iter.Seq2[[]byte, []byte] {

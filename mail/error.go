@@ -74,11 +74,16 @@ func (e *Error) Error() string {
 // Unwrap gives the cause to errors.Is and errors.As.
 func (e *Error) Unwrap() error { return e.Err }
 
-// KindOf is the Kind of the first Error in err's chain, else Other.
+// KindOf is the Kind of the first Error in err's chain; Broken where there is none
+// but something in the chain says that it is Damaged, as kv.Damage does; else Other.
 func KindOf(err error) Kind {
 	var e *Error
 	if errors.As(err, &e) {
 		return e.Kind
+	}
+	var d interface{ Damaged() }
+	if errors.As(err, &d) {
+		return Broken
 	}
 	return Other
 }
