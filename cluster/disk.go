@@ -24,10 +24,12 @@ type metrics struct {
 	applied        prometheus.Gauge
 	snapshots      prometheus.Counter
 	snapshotErrors prometheus.Counter
+	clock          clockMetrics
 }
 
 func newMetrics(r *metric.Registry) metrics {
 	return metrics{
+		clock:          newClockMetrics(r),
 		entryCommands:  r.Sizes("log_entry_commands", "Commands that share one entry of the replicated log."),
 		syncEntries:    r.Sizes("log_sync_entries", "Entries that share one fsync of the replicated log."),
 		syncSeconds:    r.Seconds("log_sync_seconds", "Time to write and fsync entries of the replicated log."),

@@ -96,6 +96,7 @@ func (f *fsm) apply(logs []*raft.Log, out []any) ([]spool.Effect, error) {
 		return nil, err
 	}
 	f.directory.Store(f.machine.directory)
+	f.node.clock.applied(f.machine.Now())
 	f.node.metrics.applied.Set(float64(f.machine.Applied()))
 	return effects, nil
 }

@@ -35,7 +35,8 @@ type Options struct {
 	SnapshotBytes int64         // 64 MiB of log between two snapshots
 	CacheBytes    int64         // see kv.Options
 	MemTableBytes uint64
-	Still         bool // for simulated time
+	Still         bool             // for simulated time
+	Wall          func() time.Time // the wall clock, for a simulated one that is wrong; nil: the system's
 
 	Log      *slog.Logger
 	Registry *metric.Registry
@@ -64,9 +65,12 @@ type Node struct {
 	raft     *raft.Raft
 	fsm      *fsm
 	proposer *proposer
+	clock    *clock
 
-	stop chan struct{}
-	wg   sync.WaitGroup
+	stop     chan struct{}
+	wg       sync.WaitGroup
+	closing  sync.Once
+	closeErr error
 
 	failMu  sync.Mutex
 	failed  error         // why the node must stop; set once
@@ -89,7 +93,10 @@ func Open(h host.Host, o Options) (*Node, error) {
 	if o.SnapshotBytes == 0 {
 		o.SnapshotBytes = 64 << 20
 	}
-	id, err := openIdentity(h, o.Dir, o.Node, o.Init, mail.At(time.Now()))
+	if o.Wall == nil {
+		o.Wall = time.Now
+	}
+	id, err := openIdentity(h, o.Dir, o.Node, o.Init, mail.At(o.Wall()))
 	if err != nil {
 		return nil, err
 	}
@@ -129,6 +136,7 @@ func (n *Node) open() error {
 	if err := n.checkContinuity(machine.Applied()); err != nil {
 		return err
 	}
+	n.clock = newClock(n.opts.Wall, machine.Now(), n.log, n.metrics.clock)
 	n.fsm = newFSM(n, machine)
 	return n.startRaft()
 }
@@ -250,7 +258,7 @@ func (n *Node) WaitReady(ctx context.Context) error {
 		// An entry without commands, and not raft's Barrier: that one would count
 		// for the index of a snapshot and never come to the rows, which would
 		// look as if rows were missing (checkContinuity).
-		if n.raft.State() == raft.Leader && n.raft.Apply(appendEntryHeader(nil, mail.At(time.Now())), n.opts.ApplyTimeout).Error() == nil {
+		if n.raft.State() == raft.Leader && n.raft.Apply(appendEntryHeader(nil, n.Now()), n.opts.ApplyTimeout).Error() == nil {
 			break
 		}
 		if err := host.Sleep(ctx, 5*time.Millisecond); err != nil {
@@ -299,10 +307,14 @@ func (n *Node) snapshot() {
 }
 
 // Close stops taking part. Rows in memory are flushed first, so that the next
-// start has nothing to replay; a crash here costs only that.
+// start has nothing to replay; a crash here costs only that. A second Close waits
+// for the first and answers as that did.
 func (n *Node) Close() error {
-	close(n.stop)
-	return n.unlessFailed(n.shutdown)
+	n.closing.Do(func() {
+		close(n.stop)
+		n.closeErr = n.unlessFailed(n.shutdown)
+	})
+	return n.closeErr
 }
 
 // closePatience is how long the parts of a failed node may take to end.
@@ -379,6 +391,11 @@ func (n *Node) Identity() Identity { return n.identity }
 
 // IsLeader reports whether this node orders commands now.
 func (n *Node) IsLeader() bool { return n.raft.State() == raft.Leader }
+
+// Now is the time by which this node decides: whatever is compared with a time in
+// a row is compared with this, never with time.Now. It never goes back and is
+// never before the time of an entry that was applied here.
+func (n *Node) Now() mail.Time { return n.clock.now() }
 
 // Settings are those in force.
 func (n *Node) Settings() Settings { return n.fsm.settings() }

@@ -144,7 +144,7 @@ func (p *proposer) gather() {
 				break more
 			}
 		}
-		entry := appendEntryHeader(make([]byte, 0, size), mail.At(time.Now()))
+		entry := appendEntryHeader(make([]byte, 0, size), p.node.Now())
 		for _, pr := range batch {
 			entry = appendCommand(entry, &pr.command)
 			pr.fields, pr.beside = nil, nil // the caller may use his memory again
