@@ -53,13 +53,13 @@ func (s *bodies) prepare() error {
 	return nil
 }
 
-// body is one message while it comes in: in memory up to a limit, then in a
-// temporary file with one chunk of memory before it. It belongs to one
-// goroutine. close gives everything back and must be called.
+// body is one message while it comes in: in memory, and when it is large and
+// memory gets scarce in a temporary file with one chunk of memory before it. It
+// belongs to one goroutine. close gives everything back and must be called.
 type body struct {
 	s       *bodies
 	memory  int64 // what all bodies may use
-	spillAt int64 // more than this goes to a file
+	spillAt int64 // no more than this goes to a file
 
 	chunks []*chunk
 	fill   int   // used octets of the last chunk
@@ -107,7 +107,7 @@ func (b *body) grow() *refusal {
 	switch {
 	case b.file != nil:
 		return b.flush()
-	case int64(len(b.chunks)+1)*chunkBytes > b.spillAt && len(b.chunks) > 0:
+	case int64(len(b.chunks)+1)*chunkBytes > b.spillAt && len(b.chunks) > 0 && b.s.used.Load() >= b.memory/2:
 		return b.spill()
 	}
 	if b.s.used.Add(chunkBytes) > b.memory {

@@ -98,7 +98,9 @@ func TestClientThatVanishesLeavesNothing(t *testing.T) {
 }
 
 func TestLargeMessageWaitsInAFileAndIsStoredWhole(t *testing.T) {
-	w := newWorld(t).serve()
+	w := newWorld(t)
+	w.cfg.MaxBodyMemory = 2 << 20
+	w.serve()
 	hold := make(chan struct{})
 	w.hold = hold
 	c := w.hello(jansen)
