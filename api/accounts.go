@@ -52,7 +52,7 @@ func (s *Server) listAccounts(_ context.Context, in *Page) (*huma.StreamResponse
 
 // accountsAfter gives the accounts after a login in pages.
 func accountsAfter(dir directory.Reader, login mail.Login, errp *error) iter.Seq[directory.Account] {
-	return pages(func(after *directory.Account, err *error) iter.Seq[directory.Account] {
+	return pages(pageRows, func(after *directory.Account, err *error) iter.Seq[directory.Account] {
 		if after == nil {
 			return dir.Accounts(login, err)
 		}

@@ -25,7 +25,7 @@ func (s *Server) listAudit(_ context.Context, in *struct {
 }) (*huma.StreamResponse, error) {
 	dir := s.deps.Node.Directory()
 	seq := func(errp *error) iter.Seq[directory.AuditRecord] {
-		all := pages(func(last *directory.AuditRecord, err *error) iter.Seq[directory.AuditRecord] {
+		all := pages(pageRows, func(last *directory.AuditRecord, err *error) iter.Seq[directory.AuditRecord] {
 			after := in.After
 			if last != nil {
 				after = last.Seq

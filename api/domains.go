@@ -55,7 +55,7 @@ func (s *Server) listDomains(_ context.Context, in *struct {
 		return list(s, func(*error) iter.Seq[directory.Domain] { return slices.Values(domains) }, in.Limit, row), nil
 	}
 	seq := func(errp *error) iter.Seq[directory.Domain] {
-		return pages(func(after *directory.Domain, err *error) iter.Seq[directory.Domain] {
+		return pages(pageRows, func(after *directory.Domain, err *error) iter.Seq[directory.Domain] {
 			if after == nil {
 				return dir.Domains(mail.Domain(in.After), err)
 			}

@@ -235,7 +235,7 @@ func (s *Server) findIn(m *matcher, q *spool.Queue, from mail.ID, errp *error, y
 		*errp = err
 		return false
 	}
-	messages := pages(func(last *spool.Message, err *error) iter.Seq[spool.Message] {
+	messages := pages(pageRows, func(last *spool.Message, err *error) iter.Seq[spool.Message] {
 		if last == nil {
 			return rd.Messages(q.Name, from, err)
 		}
@@ -271,7 +271,7 @@ func (s *Server) findTrash(m *matcher, after cursor, errp *error) iter.Seq[hit] 
 
 func (s *Server) trash(after cursor, errp *error) iter.Seq[spool.Removed] {
 	rd := s.deps.Node.Spool()
-	return pages(func(last *spool.Removed, err *error) iter.Seq[spool.Removed] {
+	return pages(pageRows, func(last *spool.Removed, err *error) iter.Seq[spool.Removed] {
 		if last == nil {
 			return rd.Trash(after, err)
 		}

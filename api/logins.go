@@ -76,7 +76,7 @@ func (s *Server) listLogins(_ context.Context, in *struct {
 }) (*huma.StreamResponse, error) {
 	dir := s.deps.Node.Directory()
 	seq := func(errp *error) iter.Seq[directory.Presence] {
-		all := pages(func(last *directory.Presence, err *error) iter.Seq[directory.Presence] {
+		all := pages(pageRows, func(last *directory.Presence, err *error) iter.Seq[directory.Presence] {
 			if last == nil {
 				return dir.Presences(mail.Login(in.After), err)
 			}

@@ -62,7 +62,7 @@ func (s *Server) checkQueue(q spool.QueueName) (spool.QueueName, error) {
 
 func (s *Server) allQueues(after spool.QueueName, errp *error) iter.Seq[spool.Queue] {
 	rd := s.deps.Node.Spool()
-	return pages(func(last *spool.Queue, err *error) iter.Seq[spool.Queue] {
+	return pages(pageRows, func(last *spool.Queue, err *error) iter.Seq[spool.Queue] {
 		if last == nil {
 			return rd.Queues(after, err)
 		}

@@ -18,7 +18,8 @@ import (
 var problemType = reflect.TypeFor[wire.Problem]()
 
 const (
-	pageRows   = 200 // rows read before any of them is written
+	pageRows   = 200  // rows read before any of them is written
+	agesRows   = 5000 // the same of small rows that are not written
 	flushEvery = time.Second
 	lineBuffer = 32 << 10
 )
@@ -91,8 +92,9 @@ func (l *lines) flush() {
 
 // pages runs through a sequence in stretches: no iterator of the database stays
 // open while a slow caller is written to. from gives what comes after a row; nil
-// begins. A broken row is passed over, and *errp says so at the end.
-func pages[T any](from func(after *T, errp *error) iter.Seq[T], errp *error) iter.Seq[T] {
+// begins; rows is the length of a stretch. A broken row is passed over, and *errp
+// says so at the end.
+func pages[T any](rows int, from func(after *T, errp *error) iter.Seq[T], errp *error) iter.Seq[T] {
 	return func(yield func(T) bool) {
 		var last *T
 		var page []T // most queues are short
@@ -100,7 +102,7 @@ func pages[T any](from func(after *T, errp *error) iter.Seq[T], errp *error) ite
 			page = page[:0]
 			var err error
 			for v := range from(last, &err) {
-				if page = append(page, v); len(page) == pageRows {
+				if page = append(page, v); len(page) == rows {
 					break
 				}
 			}
@@ -115,7 +117,7 @@ func pages[T any](from func(after *T, errp *error) iter.Seq[T], errp *error) ite
 					return
 				}
 			}
-			if len(page) < pageRows {
+			if len(page) < rows {
 				return
 			}
 			v := page[len(page)-1]

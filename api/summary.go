@@ -19,6 +19,13 @@ func (s *Server) summarize(q spool.Queue, ages bool, now time.Time) (*wire.Queue
 		return nil, err
 	}
 	out := summaryOut(&q, sus, at)
+	var failed error
+	for a := range agesOf(s.arrivals(q.Name, true, !ages, &failed), at) {
+		a.addTo(out, ages)
+	}
+	if failed != nil && mail.KindOf(failed) != mail.Broken { // a list of messages reports what is broken
+		return nil, failed
+	}
 	if out.Account != "" {
 		acct, err := s.deps.Node.Directory().Account(out.Account)
 		if err != nil {
@@ -33,7 +40,7 @@ func (s *Server) summarize(q spool.Queue, ages bool, now time.Time) (*wire.Queue
 			addQuota(out, limits.QuotaOf(acct), use.Bytes)
 		}
 	}
-	return out, s.addAges(out, &q, ages, at)
+	return out, nil
 }
 
 func summaryOut(q *spool.Queue, sus *spool.Suspension, now mail.Time) *wire.QueueSummary {
@@ -60,34 +67,69 @@ func addQuota(out *wire.QueueSummary, limit, used int64) {
 	}
 }
 
-// addAges counts a queue's messages by age, and those that are held; without all
-// only the oldest is looked at, which comes first.
-func (s *Server) addAges(out *wire.QueueSummary, q *spool.Queue, all bool, now mail.Time) error {
-	if q.Messages == 0 {
-		return nil
-	}
+// queueAges is how old the messages of a queue are.
+type queueAges struct {
+	queue   spool.QueueName
+	oldest  mail.Time
+	buckets wire.Buckets
+	held    int64 // one by one, not as a queue
+}
+
+// arrivals gives the messages of a queue and, unless alone, of those after it;
+// with oldest only the first.
+func (s *Server) arrivals(q spool.QueueName, alone, oldest bool, errp *error) iter.Seq[spool.Arrival] {
 	rd := s.deps.Node.Spool()
-	var buckets wire.Buckets
-	var err error
-	for m := range rd.Messages(q.Name, 0, &err) {
-		if out.Oldest.IsZero() {
-			out.Oldest = m.Arrived.Std()
+	rows := agesRows
+	if oldest {
+		rows = 1
+	}
+	all := pages(rows, func(last *spool.Arrival, err *error) iter.Seq[spool.Arrival] {
+		from := spool.Item{Queue: q}
+		if last != nil {
+			from = last.Item
 		}
-		if !all {
-			break
+		return func(yield func(spool.Arrival) bool) {
+			for m := range rd.Arrivals(from, err) {
+				if alone && m.Queue != q || !yield(m) {
+					return
+				}
+			}
 		}
-		buckets[bucketOf(now.Sub(m.Arrived))]++
-		if inForce(m.Hold, now) {
-			out.HeldMessages++
+	}, errp)
+	if oldest {
+		return limited(all, 1)
+	}
+	return all
+}
+
+// agesOf sums up messages that come queue by queue.
+func agesOf(messages iter.Seq[spool.Arrival], now mail.Time) iter.Seq[queueAges] {
+	return func(yield func(queueAges) bool) {
+		var cur queueAges
+		for m := range messages {
+			if m.Queue != cur.queue {
+				if cur.queue != "" && !yield(cur) {
+					return
+				}
+				cur = queueAges{queue: m.Queue, oldest: m.Arrived} // it comes first
+			}
+			cur.buckets[bucketOf(now.Sub(m.Arrived))]++
+			if m.Held && (m.HeldUntil == 0 || m.HeldUntil > now) {
+				cur.held++
+			}
+		}
+		if cur.queue != "" {
+			yield(cur)
 		}
 	}
+}
+
+// addTo tells the ages; without all only the oldest.
+func (a *queueAges) addTo(out *wire.QueueSummary, all bool) {
+	out.Oldest = a.oldest.Std()
 	if all {
-		out.Ages = buckets[:]
+		out.Ages, out.HeldMessages = a.buckets[:], a.held
 	}
-	if mail.KindOf(err) == mail.Broken {
-		return nil // a list of messages reports it
-	}
-	return err
 }
 
 // inForce reports a hold that there is and that has not ended.
@@ -102,15 +144,16 @@ func bucketOf(age time.Duration) int {
 	return len(wire.Ages)
 }
 
-// summaries tells many queues, in order of name. Looking up the account, use and
-// suspension of each would cost four reads per queue; read in order beside the
-// queues they cost next to nothing.
+// summaries tells many queues, in order of name. Looking up the account, use,
+// suspension and ages of each would cost five reads per queue; read in order beside
+// the queues they cost next to nothing.
 type summaries struct {
 	s        *Server
 	now      mail.Time
 	rules    []spool.Suspension
 	limits   directory.Limits
 	section  string // "account/" or "mailbox/": what beside was opened for
+	ages     *beside[queueAges]
 	accounts *beside[directory.Account]
 	other    *beside[spool.Queue] // the account's queue in the other section: both count towards its quota
 	failed   error
@@ -131,6 +174,13 @@ func (s *Server) newSummaries(now mail.Time) (*summaries, error) {
 }
 
 func (m *summaries) close() {
+	if m.ages != nil {
+		m.ages.stop()
+	}
+	m.closeSection()
+}
+
+func (m *summaries) closeSection() {
 	if m.accounts != nil {
 		m.accounts.stop()
 		m.other.stop()
@@ -146,11 +196,19 @@ func (m *summaries) of(q *spool.Queue, ages bool) (*wire.QueueSummary, error) {
 		if ok {
 			addQuota(out, m.limits.QuotaOf(&acct), q.Bytes+other.Bytes)
 		}
-		if m.failed != nil && mail.KindOf(m.failed) != mail.Broken {
-			return nil, m.failed
+	}
+	if q.Messages > 0 {
+		if m.ages == nil {
+			m.ages = newBeside(agesOf(m.s.arrivals(q.Name, false, false, &m.failed), m.now), func(a *queueAges) string { return string(a.queue) })
+		}
+		if a, ok := m.ages.at(string(q.Name)); ok {
+			a.addTo(out, ages)
 		}
 	}
-	return out, m.s.addAges(out, q, ages, m.now)
+	if m.failed != nil && mail.KindOf(m.failed) != mail.Broken { // a list of messages reports what is broken
+		return nil, m.failed
+	}
+	return out, nil
 }
 
 func (m *summaries) suspended(q spool.QueueName) *spool.Suspension {
@@ -171,7 +229,7 @@ func (m *summaries) open(q spool.QueueName) {
 	if m.section == section {
 		return
 	}
-	m.close()
+	m.closeSection()
 	m.section = section
 	// The cursors stand just before the queue's login.
 	before := string(q.Login())

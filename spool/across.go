@@ -124,17 +124,20 @@ func cutTime(value []byte, to *mail.Time) bool {
 	return ok && major == cborUint && *to >= 0
 }
 
-// eachField gives the fields of an encoded struct; false: v is none, or f said so.
+// eachField gives the fields of an encoded struct, each once and in order; false:
+// v is none, or f said so.
 func eachField(v []byte, f func(field uint64, value []byte) bool) bool {
 	major, pairs, v, ok := cborHead(v)
 	if !ok || major != cborMap {
 		return false
 	}
+	next := uint64(0)
 	for range pairs {
 		major, field, value, ok := cborHead(v)
-		if !ok || major != cborUint {
+		if !ok || major != cborUint || field < next {
 			return false
 		}
+		next = field + 1
 		if v, ok = cborSkip(value, 0); !ok || !f(field, value) {
 			return false
 		}
