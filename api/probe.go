@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"bsmtpd/directory"
+	"bsmtpd/host"
 )
 
 const maxBannerBytes = 1024
@@ -35,7 +36,7 @@ func (s *Server) probeRoute(ctx context.Context, route directory.Route) probe {
 	p := probe{remote: target.String()}
 	conn, err := s.deps.Host.Net.Dial(ctx, "tcp", s.sourceFor(target.Addr()), target.String())
 	if err != nil {
-		p.err = err
+		p.err = host.Plain(err)
 		return p
 	}
 	defer conn.Close()
@@ -44,7 +45,7 @@ func (s *Server) probeRoute(ctx context.Context, route directory.Route) probe {
 	line, err := bufio.NewReader(io.LimitReader(conn, maxBannerBytes)).ReadString('\n')
 	p.banner = strings.TrimRight(line, "\r\n")
 	if err != nil {
-		p.err = fmt.Errorf("connected, but no banner came: %w", err)
+		p.err = fmt.Errorf("connected, but no banner came: %w", host.Plain(err))
 		return p
 	}
 	io.WriteString(conn, "QUIT\r\n")
@@ -61,7 +62,7 @@ func (s *Server) resolve(ctx context.Context, route directory.Route) (netip.Addr
 		err = errors.New("the name has no address")
 	}
 	if err != nil {
-		return netip.AddrPort{}, fmt.Errorf("look up %s: %w", route.Host, err)
+		return netip.AddrPort{}, fmt.Errorf("look up %s: %w", route.Host, host.Plain(err))
 	}
 	return netip.AddrPortFrom(addrs[0].Unmap(), route.Port), nil
 }

@@ -4,16 +4,17 @@ import (
 	"bufio"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"net/netip"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"golang.org/x/time/rate"
 
 	"bsmtpd/directory"
+	"bsmtpd/host"
 	"bsmtpd/mail"
 )
 
@@ -170,16 +171,19 @@ func (c *conn) chatters() bool {
 // explain says what a failure of the network means here.
 func (c *conn) explain(err error) error {
 	var n *nonsense
+	var u *unreadable
 	switch {
-	case errors.As(err, &n):
+	case errors.As(err, &n), errors.As(err, &u):
 		return err
 	case c.watch.fired.Load():
 		return errors.New("the server gave no sign of life, and the connection was given up") // err only says that we closed it
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		return fmt.Errorf("the server closed the connection: %w", err)
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.EPIPE):
+		return errClosed
 	}
-	return err
+	return host.Plain(err)
 }
+
+var errClosed = errors.New("the server closed the connection")
 
 // ask sends one command and reads its reply.
 func (c *conn) ask(command string) (answer, error) {

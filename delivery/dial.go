@@ -57,7 +57,7 @@ func (c *client) connect(ctx context.Context, t target) (*conn, *refusal) {
 			if host.IsNotFound(err) {
 				missing++
 			}
-			last = &refusal{err: fmt.Errorf("host %s: %w", name, err)}
+			last = &refusal{err: fmt.Errorf("host %s: %w", name, host.Plain(err))}
 			continue
 		}
 		for _, a := range addrs {
@@ -141,9 +141,9 @@ func (c *client) dial(ctx context.Context, name string, dest netip.AddrPort) (*c
 	nc, err := c.host.Net.Dial(dctx, "tcp", src, dest.String())
 	if err != nil {
 		if dctx.Err() != nil && ctx.Err() == nil {
-			err = fmt.Errorf("no connection to %s within %s", dest, c.cfg.ConnectTimeout)
+			return nil, refuse(fmt.Errorf("no connection to %s within %s", dest, c.cfg.ConnectTimeout))
 		}
-		return nil, refuse(err)
+		return nil, refuse(fmt.Errorf("connect to %s: %w", dest, host.Plain(err)))
 	}
 	if c.self.listensOn(dest, localAddr(nc)) {
 		nc.Close()

@@ -150,6 +150,9 @@ func TestLoginPushesAtOnce(t *testing.T) {
 		}
 		w.pass(5 * time.Minute)
 		w.left(jansensQueue, 3)
+		if q := w.queue("jansen"); q.LastWords != "connect to 192.0.2.10:25: connection refused" {
+			t.Fatal(q.LastWords)
+		}
 		m2 := w.serve(jansensServer, &mx{offers: allOffers})
 		w.login("jansen")
 		w.pass(100 * time.Millisecond)

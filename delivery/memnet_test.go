@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 
 	"bsmtpd/host"
@@ -60,7 +61,7 @@ func (n *memNet) Dial(ctx context.Context, _ string, local netip.Addr, address s
 		return nil, ctx.Err()
 	}
 	if l == nil {
-		return nil, fmt.Errorf("dial tcp %s: connection refused", address)
+		return nil, refused(address)
 	}
 	dest := net.TCPAddrFromAddrPort(netip.MustParseAddrPort(address))
 	time.Sleep(2 * latency)
@@ -72,8 +73,14 @@ func (n *memNet) Dial(ctx context.Context, _ string, local netip.Addr, address s
 	case l.conns <- theirs:
 		return mine, nil
 	case <-l.closed:
-		return nil, fmt.Errorf("dial tcp %s: connection refused", address)
+		return nil, refused(address)
 	}
+}
+
+// refused is the system's word for it.
+func refused(address string) error {
+	return &net.OpError{Op: "dial", Net: "tcp", Addr: net.TCPAddrFromAddrPort(netip.MustParseAddrPort(address)),
+		Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}
 }
 
 func (n *memNet) silence(address string, on bool) {

@@ -119,7 +119,7 @@ func (c *client) outTarget(ctx context.Context, d mail.Domain) (target, *refusal
 	case len(mxs) > 0:
 		return c.mxTarget(t, d, mxs)
 	case err != nil && !host.IsNotFound(err):
-		return t, &refusal{err: fmt.Errorf("the MX records of %s cannot be looked up now: %w", d, err)}
+		return t, &refusal{err: fmt.Errorf("the MX records of %s cannot be looked up now: %w", d, host.Plain(err))}
 	}
 	// "If an empty list of MXs is returned, the address is treated as if it was
 	// associated with an implicit MX RR, with a preference of 0, pointing to
