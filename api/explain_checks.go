@@ -130,27 +130,42 @@ func (e *explaining) lastAttempt() wire.Check {
 	if q.LastAttempt == 0 {
 		return verdict("last-attempt", wire.Skipped, "", "there was no attempt yet")
 	}
+	failed := q.Failures > 0 || q.LastOutcome == spool.OutcomeFailed || q.LastOutcome == spool.OutcomeLost || q.LastOutcome == spool.OutcomeExpired
+	if c := q.Claim; c != nil && c.Until > mail.At(e.now) {
+		text := fmt.Sprintf("one is under way, begun %s (%s)", e.since(c.Since), orUnknown(causes[c.Cause]))
+		if failed { // the new one may be about to end it
+			return verdict("last-attempt", wire.Warn, "ask again when the session has ended", "%s; the one before it: %s", text, e.ending())
+		}
+		return verdict("last-attempt", wire.OK, "", "%s", text)
+	}
 	text := fmt.Sprintf("the last attempt, %s (%s)", e.since(q.LastAttempt), orUnknown(causes[q.LastCause]))
 	if q.LastRemote != "" && !strings.Contains(q.LastWords, q.LastRemote) {
 		text += ", to " + q.LastRemote
 	}
-	text += ": " + orUnknown(outcomes[q.LastOutcome])
-	if q.Failures > 1 {
-		text += fmt.Sprintf(", as %d in a row", q.Failures)
-	}
-	if q.LastWords != "" {
-		text += ": " + q.LastWords
-	}
+	text += ": " + e.ending()
 	if q.LastSuccess != 0 && q.LastSuccess < q.LastAttempt {
 		text += "; mail was last handed over " + e.since(q.LastSuccess)
 	}
 	switch {
-	case q.Failures > 0 || q.LastOutcome == spool.OutcomeFailed || q.LastOutcome == spool.OutcomeLost || q.LastOutcome == spool.OutcomeExpired:
+	case failed:
 		return verdict("last-attempt", wire.Bad, "the last words are the other side's or the network's; port25 says how it is now", "%s", text)
 	case q.LastWords != "" && (q.LastWords[0] == '4' || q.LastWords[0] == '5'):
 		return verdict("last-attempt", wire.Warn, "the customer's server answered and did not take all mail; its words say why", "%s", text)
 	}
 	return verdict("last-attempt", wire.OK, "", "%s", text)
+}
+
+// ending is what became of the last attempt that has ended.
+func (e *explaining) ending() string {
+	q := &e.queue
+	text := orUnknown(outcomes[q.LastOutcome])
+	if q.Failures > 1 {
+		text += fmt.Sprintf(" (%d failed in a row)", q.Failures)
+	}
+	if q.LastWords != "" {
+		text += ": " + q.LastWords
+	}
+	return text
 }
 
 func orUnknown(s string) string {

@@ -111,6 +111,19 @@ func TestWhatStandsInTheWayIsExplained(t *testing.T) {
 			}
 		}
 	}
+	failed := func(n int) func(*town) {
+		return func(w *town) {
+			for i := range n {
+				w.attempt("account/jansen", "no route to host", time.Duration(50-10*i)*time.Minute)
+			}
+		}
+	}
+	claimed := func(w *town) {
+		w.apply(func(m *spool.Moves) error {
+			_, err := m.Claim(spool.Claim{Queue: "account/jansen", Node: "n2", Session: 1, Until: m.Now.Add(time.Hour), Cause: spool.CauseTimer})
+			return err
+		})
+	}
 	for _, c := range []struct {
 		name    string
 		change  []func(*town)
@@ -136,6 +149,9 @@ func TestWhatStandsInTheWayIsExplained(t *testing.T) {
 		{"a second session", []func(*town){login("192.0.2.10", "s1"), login("192.0.2.10", "s2")}, "double-login", wire.Warn, "double login", "used twice"},
 		{"a wrong address", []func(*town){login("198.51.100.1", "s1")}, "double-login", wire.Warn, "double login", "not the account's"},
 		{"the last attempt failed", []func(*town){queued(time.Hour), func(w *town) { w.attempt("account/jansen", "no route to host", 30*time.Minute) }}, "last-attempt", wire.Bad, "no route to host", "port25"},
+		{"three attempts failed", []func(*town){queued(time.Hour), failed(3)}, "last-attempt", wire.Bad, "failed (3 failed in a row): no route", "port25"},
+		{"a new attempt after one that failed", []func(*town){queued(time.Hour), failed(1), claimed}, "last-attempt", wire.Warn, "under way, begun 0 s ago (the timer); the one before it: failed: no route", "when the session has ended"},
+		{"a first attempt", []func(*town){queued(time.Hour), claimed}, "last-attempt", wire.OK, "under way", ""},
 		{"debounced", []func(*town){queued(0), login("192.0.2.10", "s1"), login("192.0.2.10", "s1b")}, "debounce", wire.Warn, "1 login debounced since the one", "queue retry --account jansen"},
 		{"nearly full", []func(*town){queued(0), set(wire.AccountPatch{Quota: ptr(int64(110))})}, "quota", wire.Warn, "91 %", "--quota SIZE"},
 		{"full", []func(*town){queued(0), set(wire.AccountPatch{Quota: ptr(int64(100))})}, "quota", wire.Bad, "quota is full", "bounced"},
@@ -145,12 +161,7 @@ func TestWhatStandsInTheWayIsExplained(t *testing.T) {
 		{"suspended", []func(*town){func(w *town) { w.admin.Suspend(w.ctx(), wire.Suspension{Scope: "all", Reason: "works"}) }}, "hold", wire.Bad, "works", "delivery resume all"},
 		{"old mail", []func(*town){queued(5 * time.Hour)}, "queue", wire.Warn, "the oldest for 5 h", ""},
 		{"waiting for the timer", []func(*town){queued(time.Hour), func(w *town) { w.attempt("account/jansen", "x", time.Minute) }}, "next-attempt", wire.OK, "in 1", ""},
-		{"a session at work", []func(*town){queued(0), func(w *town) {
-			w.apply(func(m *spool.Moves) error {
-				_, err := m.Claim(spool.Claim{Queue: "account/jansen", Node: "n2", Session: 1, Until: m.Now.Add(time.Hour)})
-				return err
-			})
-		}}, "next-attempt", wire.OK, "node n2 works on the queue", ""},
+		{"a session at work", []func(*town){queued(0), claimed}, "next-attempt", wire.OK, "node n2 works on the queue", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := well(t)

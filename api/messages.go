@@ -80,6 +80,9 @@ func rowOut(h *hit) wire.QueueRow {
 		}
 		if h.queue.Failing {
 			words = h.queue.LastWords
+			if h.Arrived <= h.queue.LastAttempt {
+				out.Failures = h.queue.Failures
+			}
 		}
 	}
 	for _, r := range h.To {

@@ -25,7 +25,8 @@ type QueueRow struct {
 	Recipients  []Recipient `json:"recipients"`
 	Account     mail.Login  `json:"account,omitempty" doc:"empty for mail to the world"`
 	Queue       string      `json:"queue" doc:"account/LOGIN, mailbox/LOGIN or out/DOMAIN"`
-	Attempts    int         `json:"attempts"`
+	Attempts    int         `json:"attempts" doc:"attempts in which its turn came and it was put off"`
+	Failures    int         `json:"failures,omitempty" doc:"attempts on its queue in a row that failed, of which it has seen at least the last"`
 	NextAttempt int64       `json:"next_attempt,omitempty" doc:"unix seconds; 0: none is due"`
 }
 

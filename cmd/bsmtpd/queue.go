@@ -32,7 +32,8 @@ func queueList(a *app) *cobra.Command {
 		Short: "list messages, in the order of queues and arrival",
 		Long: `List messages, below the name of their queue and what was last said about
 them. With -o json every line is an object with the names of "postqueue -j", and
-account, queue, attempts and next_attempt beside them.`,
+account, queue, attempts, failures and next_attempt beside them. TRIES is how often
+a message was put off, or how often in a row its server was not reached.`,
 		Example: `  bsmtpd queue list
   bsmtpd queue list --account jansen
   bsmtpd queue list -o json | jq -r .queue_id`,
@@ -117,7 +118,7 @@ func (a *app) listMessages(ctx context.Context, f *filterFlags, idsOnly bool, li
 				above = title
 			}
 			t.row(r.QueueID, r.QueueName, size(r.MessageSize), age(now, unixTime(r.ArrivalTime)), r.Sender, recipients(r.Recipients),
-				fmt.Sprint(r.Attempts), in(now, unixTime(r.NextAttempt)))
+				fmt.Sprint(max(r.Attempts, r.Failures)), in(now, unixTime(r.NextAttempt)))
 		}
 	}
 	return n, t.end()
@@ -212,7 +213,7 @@ func (a *app) showMessage(m wire.Message) error {
 		}
 		p.line("size", size(r.MessageSize))
 		p.line("arrived", since(now, r.Arrived))
-		p.line("attempts", fmt.Sprint(r.Attempts))
+		p.line("attempts", fmt.Sprint(max(r.Attempts, r.Failures)))
 		p.line("next attempt", in(now, unixTime(r.NextAttempt)))
 		p.line("not before", until(now, r.RetryAt))
 		p.line("expires", until(now, r.Expires))
@@ -369,6 +370,10 @@ func summaryCells(now time.Time, q *wire.QueueSummary, state string) []string {
 	return append(cells, size(q.Bytes), age(now, q.Oldest), quota, state)
 }
 
+func failing(q *wire.QueueSummary) string {
+	return strings.TrimSpace("failing " + bracket(nonzero(int64(q.Failures))))
+}
+
 // queueState says in a few words what a queue waits for.
 func queueState(now time.Time, q *wire.QueueSummary) string {
 	switch {
@@ -381,9 +386,9 @@ func queueState(now time.Time, q *wire.QueueSummary) string {
 	case q.Active != "":
 		return "at work"
 	case q.Failing && !q.NextAttempt.IsZero():
-		return "failing, next " + in(now, q.NextAttempt)
+		return failing(q) + ", next " + in(now, q.NextAttempt)
 	case q.Failing:
-		return "failing"
+		return failing(q)
 	case !q.NextAttempt.IsZero():
 		return "next " + in(now, q.NextAttempt)
 	}
