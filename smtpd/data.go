@@ -90,6 +90,8 @@ func (s *session) store() (mail.ID, *refusal) {
 	m := spool.Enqueue{Envelope: t.env, Targets: t.targets(), Size: t.body.size}
 	ctx, cancel := context.WithTimeout(context.Background(), s.set.EnqueueTimeout)
 	defer cancel()
+	s.storing.Store(true)
+	defer s.storing.Store(false)
 	got, err := s.srv.deps.Queue.Enqueue(ctx, m, reader)
 	if err != nil {
 		r := refusalOf(err)

@@ -278,21 +278,25 @@ func (s *Server) serve(c net.Conn, set *settings) bool {
 	}
 	x := &session{srv: s, set: set, rules: s.rules, client: client, name: clientName(client)}
 	x.conn = strict.New(c, set.wire, &s.pool, x)
+	handed := false
+	defer func() {
+		if !handed {
+			x.conn.Close()
+			s.unregister(x)
+			s.gate.leaveFrom(client)
+		}
+	}()
 	x.conn.Unread(beyond)
 	if !s.register(x) {
 		x.conn.Stop()
 	}
 	if s.greet(x) {
 		s.running.Add(1)
-		if s.engine.take(&served{x.conn, x}) {
-			return true
+		if handed = s.engine.take(&served{x.conn, x}); !handed {
+			s.running.Done()
 		}
-		s.running.Done()
 	}
-	x.conn.Close()
-	s.unregister(x)
-	s.gate.leaveFrom(client)
-	return false
+	return handed
 }
 
 // greet holds the greeting back for a while and refuses who speaks meanwhile.
@@ -344,11 +348,17 @@ func (s *Server) stopSessions() {
 	}
 }
 
+// abortSessions closes connections. Who is about to hear that his message is
+// stored hears it first: he would send it again.
 func (s *Server) abortSessions() {
 	s.mu.Lock()
 	all := slices.Collect(maps.Keys(s.sessions))
 	s.mu.Unlock()
 	for _, x := range all {
-		x.conn.Abort()
+		if x.storing.Load() {
+			x.conn.Finish()
+		} else {
+			x.conn.Abort()
+		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/emersion/go-smtp"
@@ -44,6 +45,7 @@ type session struct {
 	refused  int      // refused recipients since the last accepted message
 	told     *refusal // what go-smtp will say for the session; nil: what it says is its own
 	panicked bool
+	storing  atomic.Bool // the queue has a message of it
 	ending   sync.Once
 }
 

@@ -16,6 +16,9 @@ const maxSkip = 64 << 10 // octets of an over-long line that are skipped before 
 // nextCommand reads a command line and gives it to go-smtp, or answers it. An
 // error ends the session.
 func (c *Conn) nextCommand() error {
+	if c.finishing.Load() {
+		return stopping()
+	}
 	line, n, err := c.readLine(c.deadline(time.Now()))
 	if err != nil {
 		return c.survive(err)

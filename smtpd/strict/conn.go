@@ -111,7 +111,7 @@ const (
 )
 
 // Conn is one client, as go-smtp's server gets it from a net.Listener. Read,
-// Write and Close are go-smtp's; Stop and Abort may be called by anyone.
+// Write and Close are go-smtp's; Stop, Finish and Abort may be called by anyone.
 type Conn struct {
 	cfg   *Config
 	watch Watcher

@@ -80,6 +80,13 @@ func (c *Conn) readBody(p []byte) (int, error) {
 			c.broken(err)
 		}
 	}
+	// A client that sends on without waiting (RFC 3030 section 4.2) hears what
+	// became of one message before the next, whose storing may take long or fail.
+	if m.done && c.owed && c.mode == taking {
+		if err := c.flush(); err != nil {
+			c.broken(err)
+		}
+	}
 	switch {
 	case c.fail != nil:
 		return 0, c.fail

@@ -65,6 +65,7 @@ func (c *Conn) reply(b []byte) {
 		if code == 250 {
 			c.errs, c.junk = 0, 0
 		}
+		c.owed = true
 		c.pass(code, b)
 	case failed:
 		c.endMessage()

@@ -173,6 +173,28 @@ func TestStopWaitsForMessagesAndForNothingElse(t *testing.T) {
 	})
 }
 
+func TestFinishWaitsForNoMessage(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		here, there := net.Pipe()
+		c := w.serve(there)
+		go io.WriteString(here, hello+envelope+"DATA\r\nx\r\n")
+		heard := make(chan string)
+		go func() {
+			b, _ := io.ReadAll(here)
+			heard <- string(b)
+		}()
+		synctest.Wait()
+		began := time.Now()
+		c.Finish()
+		if h := <-heard; !strings.HasSuffix(h, "\r\n421 4.3.2 this server is shutting down; try again soon\r\n") || time.Since(began) > 0 {
+			t.Errorf("heard %q after %s", h, time.Since(began))
+		}
+		if got := w.bodies(); len(got) > 0 {
+			t.Errorf("kept %q", got)
+		}
+	})
+}
+
 func TestAbortEndsEvenAMessage(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		here, there := net.Pipe()

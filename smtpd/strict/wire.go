@@ -44,7 +44,7 @@ func (p *Pool) put(b []byte) {
 // wire is a connection: octets in, replies out, deadlines. Replies are kept back
 // until the client's next octets are needed, so that the answers to pipelined
 // commands leave together (RFC 2920 section 3.2). It belongs to one goroutine,
-// but for Stop and Abort.
+// but for Stop, Finish and Abort.
 type wire struct {
 	raw  net.Conn // the socket
 	conn net.Conn // raw, or TLS over it
@@ -52,11 +52,13 @@ type wire struct {
 	buf  []byte
 	r, w int // buf[r:w] was read and not used
 	out  []byte
+	owed bool // out has what became of a message
 
 	idle, writing   time.Duration
 	until           time.Time // the end of the session
 	readBy, writeBy time.Time // the deadlines that are set
 	stopped         atomic.Bool
+	finishing       atomic.Bool
 	linger          bool // the client is likely to be still sending
 	closed          bool
 }
@@ -104,7 +106,7 @@ func (w *wire) fill(by time.Time, patient bool) error {
 			w.conn.SetReadDeadline(by)
 			w.readBy = by
 		}
-		if w.stopped.Load() && !patient {
+		if w.stopped.Load() && (!patient || w.finishing.Load()) {
 			return stopping()
 		}
 		n, err := w.conn.Read(w.buf[w.w:])
@@ -159,7 +161,7 @@ func (w *wire) flush() error {
 		w.writeBy = by
 	}
 	_, err := w.conn.Write(w.out)
-	w.out = w.out[:0]
+	w.out, w.owed = w.out[:0], false
 	return err
 }
 
@@ -168,6 +170,14 @@ func (w *wire) flush() error {
 func (w *wire) Stop() {
 	w.stopped.Store(true)
 	w.raw.SetReadDeadline(time.Unix(1, 0))
+}
+
+// Finish ends the session with the reply to what the backend is at now: nothing
+// more is read for it, be it a command that was sent ahead or a message. It may
+// be called from any goroutine.
+func (w *wire) Finish() {
+	w.finishing.Store(true)
+	w.Stop()
 }
 
 // Abort closes the connection without a word. It may be called from any
