@@ -75,7 +75,11 @@ func (f *fsm) ApplyBatch(logs []*raft.Log) []any {
 }
 
 func (f *fsm) apply(logs []*raft.Log, out []any) ([]spool.Effect, error) {
-	tx := f.node.db.Begin()
+	size := 0
+	for _, l := range logs {
+		size += len(l.Data) + len(l.Data)/4 // and the rows beside the bodies
+	}
+	tx := f.node.db.BeginSized(size)
 	var effects []spool.Effect
 	for i, l := range logs {
 		f.bytes += int64(len(l.Data))

@@ -65,7 +65,9 @@ type Node struct {
 	raft     *raft.Raft
 	fsm      *fsm
 	proposer *proposer
+	chunks   chunkPool
 	clock    *clock
+	patience patience
 
 	stop     chan struct{}
 	wg       sync.WaitGroup
@@ -101,9 +103,11 @@ func Open(h host.Host, o Options) (*Node, error) {
 		return nil, err
 	}
 	n := &Node{opts: o, host: h, identity: id, log: o.Log, metrics: newMetrics(o.Registry), stop: make(chan struct{}), failing: make(chan struct{})}
+	n.patience.node = n
 	if err := n.open(); err != nil {
 		return nil, errors.Join(err, n.unlessFailed(n.closeStores))
 	}
+	n.patience.allow()
 	n.wg.Add(1)
 	go n.snapshotLoop()
 	return n, nil
@@ -123,8 +127,9 @@ func (n *Node) open() error {
 	}
 	var err error
 	dir := path.Join(n.opts.Dir, logDir)
-	n.wal, err = wal.Open(dir, wal.WithSegmentFiler(segment.NewFiler(dir, walFS{n.host.FS})),
-		wal.WithMetaStore(&metaFile{fs: n.host.FS}), wal.WithSegmentSize(walSegmentBytes), wal.WithLogger(raftLogger(n.log)))
+	files := walFS{n.host.FS, &n.patience}
+	n.wal, err = wal.Open(dir, wal.WithSegmentFiler(segment.NewFiler(dir, files)), wal.WithMetaStore(&metaFile{fs: files}),
+		wal.WithSegmentSize(walSegmentBytes), wal.WithLogger(raftLogger(n.log)))
 	if err != nil {
 		return fmt.Errorf("open the log in %s: %w", dir, err)
 	}
@@ -149,7 +154,7 @@ func (n *Node) openRows() error {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		db, err = kv.Open(path.Join(n.opts.Dir, stateDir), kv.Options{FS: stateFS{n.host.FS}, CacheBytes: n.opts.CacheBytes,
+		db, err = kv.Open(path.Join(n.opts.Dir, stateDir), kv.Options{FS: stateFS{n.host.FS, &n.patience}, CacheBytes: n.opts.CacheBytes,
 			MemTableBytes: n.opts.MemTableBytes, Still: n.opts.Still, Logger: stateLogger{n}, MustExist: n.identity.Ready})
 	}()
 	<-done

@@ -212,17 +212,49 @@ func propose[R any](ctx context.Context, n *Node, kind Kind, c any, beside []byt
 	return r, nil
 }
 
+// chunkPool keeps memory for bodies on their way into an entry. It is given back
+// only when a command was answered: then it has been copied into its entry.
+type chunkPool struct{ small, large sync.Pool }
+
+const smallChunk = 16 << 10
+
+func (p *chunkPool) get(n int) *[]byte {
+	pool, size := &p.small, smallChunk
+	if n > smallChunk {
+		pool, size = &p.large, spool.ChunkBytes
+	}
+	b, _ := pool.Get().(*[]byte)
+	if b == nil {
+		b = new([]byte)
+		*b = make([]byte, size)
+	}
+	*b = (*b)[:n]
+	return b
+}
+
+func (p *chunkPool) put(b *[]byte) {
+	if cap(*b) > smallChunk {
+		p.large.Put(b)
+	} else {
+		p.small.Put(b)
+	}
+}
+
 // Enqueue keeps a message whose body is read from body, exactly m.Size bytes. It
 // returns after the message was committed and applied. A large body is staged in
 // chunks first.
 func (n *Node) Enqueue(ctx context.Context, m spool.Enqueue, body io.Reader) (spool.Enqueued, error) {
 	m.Staged = 0
 	if m.Size <= spool.ChunkBytes {
-		whole := make([]byte, m.Size)
-		if _, err := io.ReadFull(body, whole); err != nil {
+		whole := n.chunks.get(int(m.Size))
+		if _, err := io.ReadFull(body, *whole); err != nil {
 			return spool.Enqueued{}, fmt.Errorf("read the message: %w", err)
 		}
-		return propose[spool.Enqueued](ctx, n, kindEnqueue, m, whole)
+		kept, err := propose[spool.Enqueued](ctx, n, kindEnqueue, m, *whole)
+		if err == nil {
+			n.chunks.put(whole)
+		}
+		return kept, err
 	}
 	staged, err := n.stage(ctx, m.Size, body)
 	if err != nil {
@@ -236,15 +268,16 @@ func (n *Node) Enqueue(ctx context.Context, m spool.Enqueue, body io.Reader) (sp
 func (n *Node) stage(ctx context.Context, size int64, body io.Reader) (spool.BodyID, error) {
 	var id spool.BodyID
 	for number := 0; size > 0; number++ {
-		chunk := make([]byte, min(size, spool.ChunkBytes))
-		if _, err := io.ReadFull(body, chunk); err != nil {
+		chunk := n.chunks.get(int(min(size, spool.ChunkBytes)))
+		if _, err := io.ReadFull(body, *chunk); err != nil {
 			return 0, fmt.Errorf("read the message: %w", err)
 		}
-		size -= int64(len(chunk))
-		s, err := propose[spool.Staged](ctx, n, kindStage, spool.Stage{Body: id, N: number}, chunk)
+		size -= int64(len(*chunk))
+		s, err := propose[spool.Staged](ctx, n, kindStage, spool.Stage{Body: id, N: number}, *chunk)
 		if err != nil {
 			return 0, err
 		}
+		n.chunks.put(chunk)
 		id = s.Body
 	}
 	return id, nil

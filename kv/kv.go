@@ -201,8 +201,13 @@ const maxTouched = 1 << 10
 var _ Tx = (*Batch)(nil)
 
 // Begin starts a change. End it with Commit or Discard.
-func (s *Store) Begin() *Batch {
-	return &Batch{db: s.db, b: s.db.NewBatch(), touched: map[string]touched{}}
+func (s *Store) Begin() *Batch { return s.BeginSized(0) }
+
+// BeginSized starts a change of about so many bytes: a batch that grows step by
+// step copies bodies again and again.
+func (s *Store) BeginSized(bytes int) *Batch {
+	b := s.db.NewBatch(pebble.WithInitialSizeBytes(max(bytes, 1<<10)))
+	return &Batch{db: s.db, b: b, touched: map[string]touched{}}
 }
 
 // index lets reads see the batch itself.
