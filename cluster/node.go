@@ -61,6 +61,7 @@ type Node struct {
 
 	db       *kv.Store
 	wal      *wal.WAL
+	mark     *mark
 	snaps    *snapshotStore
 	raft     *raft.Raft
 	fsm      *fsm
@@ -68,6 +69,7 @@ type Node struct {
 	chunks   chunkPool
 	clock    *clock
 	patience patience
+	damage   damage
 
 	stop     chan struct{}
 	wg       sync.WaitGroup
@@ -110,6 +112,7 @@ func Open(h host.Host, o Options) (*Node, error) {
 	n.patience.allow()
 	n.wg.Add(1)
 	go n.snapshotLoop()
+	n.wg.Go(func() { n.mark.run(n.stop) })
 	return n, nil
 }
 
@@ -122,13 +125,19 @@ func (n *Node) open() error {
 	if err := host.SyncDir(n.host.FS, n.opts.Dir); err != nil {
 		return err
 	}
+	dir := path.Join(n.opts.Dir, logDir)
+	files := walFS{n.host.FS, &n.patience}
+	last, err := n.inspect(files)
+	if err != nil {
+		return err
+	}
 	if err := n.openRows(); err != nil {
 		return err
 	}
-	var err error
-	dir := path.Join(n.opts.Dir, logDir)
-	files := walFS{n.host.FS, &n.patience}
-	n.wal, err = wal.Open(dir, wal.WithSegmentFiler(segment.NewFiler(dir, files)), wal.WithMetaStore(&metaFile{fs: files}),
+	if n.mark, err = openMark(n.host.FS, dir, last, n.markFailed); err != nil {
+		return fmt.Errorf("open the log in %s: %w", dir, err)
+	}
+	n.wal, err = wal.Open(dir, wal.WithSegmentFiler(segment.NewFiler(dir, files)), wal.WithMetaStore(&metaFile{fs: n.host.FS, wait: &n.patience}),
 		wal.WithSegmentSize(walSegmentBytes), wal.WithLogger(raftLogger(n.log)))
 	if err != nil {
 		return fmt.Errorf("open the log in %s: %w", dir, err)
@@ -146,23 +155,11 @@ func (n *Node) open() error {
 	return n.startRaft()
 }
 
-// openRows opens the state database, beside the caller: after an error that it
-// cannot undo stateLogger ends the goroutine.
-func (n *Node) openRows() error {
-	var db *kv.Store
-	err := errors.New("the state database could not be opened")
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		db, err = kv.Open(path.Join(n.opts.Dir, stateDir), kv.Options{FS: stateFS{n.host.FS, &n.patience}, CacheBytes: n.opts.CacheBytes,
-			MemTableBytes: n.opts.MemTableBytes, Still: n.opts.Still, Logger: stateLogger{n}, MustExist: n.identity.Ready})
-	}()
-	<-done
-	if db == nil {
-		return errors.Join(err, n.Failed())
-	}
-	n.db = db
-	return err
+// openRows opens the state database for good.
+func (n *Node) openRows() (err error) {
+	n.db, err = openState(n.host.FS, n.opts.Dir, stateLogger{n}, kv.Options{FS: stateFS{n.host.FS, &n.patience}, CacheBytes: n.opts.CacheBytes,
+		MemTableBytes: n.opts.MemTableBytes, Still: n.opts.Still, MustExist: n.identity.Ready, Damaged: n.damaged})
+	return errors.Join(err, n.Failed())
 }
 
 // checkContinuity refuses a log and rows that cannot belong together: a part of
@@ -177,29 +174,11 @@ func (n *Node) checkContinuity(applied uint64) error {
 	if err != nil {
 		return err
 	}
-	broken := func(format string, args ...any) error {
-		return mail.Fail(mail.Broken, fmt.Sprintf("data directory %s: ", n.opts.Dir)+fmt.Sprintf(format, args...)+
-			"; a part of it was lost or restored from another time: restore all of it from one backup")
-	}
-	switch {
-	case first > applied+1:
-		return broken("the rows end at entry %d but the log begins at %d", applied, first)
-	case last < applied:
-		return broken("the log ends at entry %d but the rows hold entry %d", last, applied)
-	case n.identity.Ready && last == 0:
-		return broken("the log is empty")
-	}
 	metas, err := n.snaps.List()
 	if err != nil {
 		return err
 	}
-	switch {
-	case first > 1 && (len(metas) == 0 || metas[0].Index < first-1):
-		return broken("the log begins at entry %d and no snapshot covers what was before", first)
-	case len(metas) > 0 && metas[0].Index > applied:
-		return broken("a snapshot promises the rows up to entry %d but they end at %d", metas[0].Index, applied)
-	}
-	return nil
+	return continuity(n.opts.Dir, n.identity.Ready, first, last, applied, metas)
 }
 
 func (n *Node) startRaft() error {
@@ -364,6 +343,9 @@ func (n *Node) closeStores() error {
 	if n.db != nil {
 		errs = append(errs, n.db.Close())
 	}
+	if n.mark != nil {
+		errs = append(errs, n.mark.Close())
+	}
 	return errors.Join(errs...)
 }
 
@@ -371,6 +353,9 @@ func (n *Node) closeStores() error {
 func (n *Node) fail(err error) {
 	n.failMu.Lock()
 	first := n.failed == nil
+	if kv.IsDamage(err) {
+		err = fmt.Errorf("%w; %s", err, wayOut(n.opts.Dir))
+	}
 	if first {
 		n.failed = err
 		close(n.failing)

@@ -20,7 +20,10 @@ const writeCategory = vfs.WriteCategoryUnspecified
 
 // walFS lets raft-wal write through host.FS, so that a simulation can take its
 // disk away.
-type walFS struct{ fs host.FS }
+type walFS struct {
+	fs host.FS
+	*patience
+}
 
 var _ types.VFS = walFS{}
 
@@ -32,7 +35,16 @@ func (w walFS) ListDir(dir string) ([]string, error) {
 }
 
 // Create implements types.VFS: the file's name is durable when it returns.
-func (w walFS) Create(dir, name string, size uint64) (types.WritableFile, error) {
+// raft-wal does not come back to a segment that could not be begun, so it waits.
+func (w walFS) Create(dir, name string, size uint64) (f types.WritableFile, err error) {
+	err = w.until("the next segment of the log", func() error {
+		f, err = w.create(dir, name, size)
+		return err
+	})
+	return f, err
+}
+
+func (w walFS) create(dir, name string, size uint64) (types.WritableFile, error) {
 	full := path.Join(dir, name)
 	if _, err := w.fs.Stat(full); err == nil {
 		return nil, &fs.PathError{Op: "create", Path: full, Err: fs.ErrExist}
@@ -43,7 +55,7 @@ func (w walFS) Create(dir, name string, size uint64) (types.WritableFile, error)
 	}
 	// Room that is taken now cannot be missing when mail must be written.
 	if err := f.Preallocate(0, int64(size)); err != nil {
-		return nil, errors.Join(err, f.Close())
+		return nil, errors.Join(err, f.Close(), w.fs.Remove(full)) // it may have taken what there was
 	}
 	if err := errors.Join(f.Sync(), host.SyncDir(w.fs, dir)); err != nil {
 		return nil, errors.Join(err, f.Close())
@@ -87,6 +99,7 @@ func (f walFile) Sync() error { return f.File.SyncData() }
 // changes when a segment is begun or ended, and at elections.
 type metaFile struct {
 	fs   host.FS
+	wait *patience // nil: nothing waits
 	name string
 
 	mu   sync.Mutex // guards meta; held while the file is written, which nobody waits for but writers
@@ -163,7 +176,9 @@ func (m *metaFile) SetStable(key, value []byte) error {
 	return m.write()
 }
 
-func (m *metaFile) write() error { return host.WriteFile(m.fs, m.name, kv.Encode(m.meta)) }
+func (m *metaFile) write() error {
+	return m.wait.until("the log's meta file", func() error { return host.WriteFile(m.fs, m.name, kv.Encode(m.meta)) })
+}
 
 // Close implements io.Closer.
 func (m *metaFile) Close() error { return nil }

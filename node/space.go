@@ -59,7 +59,8 @@ type space struct {
 	state prometheus.Gauge
 	free  prometheus.Gauge
 
-	changed func(room) // told after each change
+	changed func(room)   // told after each change
+	short   func() error // why nothing can be written just now, marks or not; nil: nobody knows
 
 	mu    sync.Mutex // guards the rest
 	conf  config.LowSpace
@@ -107,6 +108,11 @@ func (s *space) look() {
 	s.mu.Lock()
 	was := s.room
 	s.room, s.words = judgeRoom(s.conf, disk, inodes, total)
+	if s.short != nil {
+		if err := s.short(); err != nil {
+			s.room, s.words = roomOut, err.Error()
+		}
+	}
 	now, words := s.room, s.words
 	s.mu.Unlock()
 	s.state.Set(float64(now))
