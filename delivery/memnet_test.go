@@ -21,6 +21,7 @@ type memNet struct {
 	listeners map[string]*memListener
 	silent    map[string]bool // addresses that never answer
 	latency   time.Duration   // one way
+	up, down  *line           // to the customers, and back; nil: without end
 	dials     []string        // "source > destination"
 	ports     uint16
 }
@@ -54,6 +55,7 @@ func (n *memNet) Dial(ctx context.Context, _ string, local netip.Addr, address s
 	n.ports++
 	src := netip.AddrPortFrom(local, n.ports)
 	n.dials = append(n.dials, local.String()+" > "+address)
+	up, down := n.up, n.down
 	l, silent, latency := n.listeners[address], n.silent[address], n.latency
 	n.mu.Unlock()
 	if silent {
@@ -67,6 +69,7 @@ func (n *memNet) Dial(ctx context.Context, _ string, local netip.Addr, address s
 	time.Sleep(2 * latency)
 	a, b := newHalf(), newHalf()
 	a.latency, b.latency = latency, latency
+	a.line, b.line = down, up
 	mine := &memConn{r: a, w: b, local: net.TCPAddrFromAddrPort(src), remote: dest}
 	theirs := &memConn{r: b, w: a, local: dest, remote: net.TCPAddrFromAddrPort(src)}
 	select {
@@ -136,6 +139,7 @@ type half struct {
 	changed  chan struct{} // closed and replaced at each change
 	segments [][]byte      // the writes, small ones only
 	latency  time.Duration
+	line     *line
 	arrives  []arrival // of what is in buf, in order
 }
 
@@ -144,7 +148,10 @@ type arrival struct {
 	n  int
 }
 
-const halfBytes = 256 << 10
+const (
+	halfBytes    = 256 << 10
+	segmentBytes = 1460
+)
 
 func newHalf() *half { return &half{changed: make(chan struct{})} }
 
@@ -209,9 +216,13 @@ func (h *half) write(p []byte) (int, error) {
 			h.mu.Unlock()
 			return total, io.ErrClosedPipe
 		case len(h.buf) < halfBytes:
-			n := min(len(p), halfBytes-len(h.buf))
+			n, at := min(len(p), halfBytes-len(h.buf)), time.Now()
+			if h.line != nil {
+				n = min(n, segmentBytes)
+				at = h.line.carry(n)
+			}
 			h.buf = append(h.buf, p[:n]...)
-			h.arrives = append(h.arrives, arrival{time.Now().Add(h.latency), n})
+			h.arrives = append(h.arrives, arrival{at.Add(h.latency), n})
 			p, total = p[n:], total+n
 			h.tell()
 			h.mu.Unlock()
