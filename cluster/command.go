@@ -63,7 +63,7 @@ type moves struct {
 var rules = map[Kind]rule{
 	kindEnqueue: {1, typed(func(m *moves, c spool.Enqueue, beside []byte) (spool.Enqueued, error) { return m.Enqueue(c, beside) })},
 	kindStage:   {1, typed(func(m *moves, c spool.Stage, beside []byte) (spool.Staged, error) { return m.Stage(c, beside) })},
-	kindClaim:   {1, typed(func(m *moves, c spool.Claim, _ []byte) (spool.ClaimResult, error) { return m.Claim(c) })},
+	kindClaim:   {2, typed(func(m *moves, c spool.Claim, _ []byte) (spool.ClaimResult, error) { return m.Claim(c) })},
 	kindSettle:  {1, typed(func(m *moves, c spool.Settle, _ []byte) (spool.Settled, error) { return m.Settle(c) })},
 	kindFinish:  {1, typed(func(m *moves, c spool.Finish, _ []byte) (spool.Finished, error) { return m.Finish(c) })},
 	kindTrigger: {1, typed(func(m *moves, c spool.Trigger, _ []byte) (spool.Triggered, error) { return m.trigger(c) })},

@@ -31,6 +31,7 @@ type clerk struct {
 	session uint64
 	cause   spool.Cause
 	cfg     *Config
+	now     func() mail.Time
 	metrics *metrics
 
 	in    chan spool.Result
@@ -154,12 +155,11 @@ func passing(err error) bool {
 func (k *clerk) extend() {
 	ctx, cancel := context.WithTimeout(k.ctx, callTimeout)
 	defer cancel()
-	until := mail.At(time.Now().Add(k.cfg.ClaimLife))
-	res, err := k.spool.Claim(ctx, spool.Claim{Queue: k.queue, Node: k.node, Session: k.session, Until: until, Cause: k.cause})
+	res, err := k.spool.Claim(ctx, spool.Claim{Queue: k.queue, Node: k.node, Session: k.session, Life: k.cfg.ClaimLife, Cause: k.cause})
 	switch {
 	case err != nil:
 	case res.Denial == spool.Granted:
-		k.until.Store(int64(until))
+		k.until.Store(int64(res.Until))
 	case res.Denial == spool.Taken:
 		k.stale.Store(true)
 		k.abort(errStale)
@@ -167,8 +167,8 @@ func (k *clerk) extend() {
 }
 
 // holds reports whether the claim is surely ours for a while.
-func (k *clerk) holds(now time.Time) bool {
-	return mail.At(now).Add(k.cfg.ClaimLife/10) < mail.Time(k.until.Load())
+func (k *clerk) holds() bool {
+	return k.now().Add(k.cfg.ClaimLife/10) < mail.Time(k.until.Load())
 }
 
 // report hands a result over, and waits while too many are unreported.

@@ -41,12 +41,6 @@ func (c *chance) shuffle(n int, swap func(i, j int)) {
 	c.rng.Shuffle(n, swap)
 }
 
-func (c *chance) uint64() uint64 {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.rng.Uint64()
-}
-
 // connect tries a target's hosts and their addresses in order until one greets.
 func (c *client) connect(ctx context.Context, t target) (*conn, *refusal) {
 	var last *refusal

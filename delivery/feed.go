@@ -4,7 +4,6 @@ import (
 	"context"
 	"time"
 
-	"bsmtpd/mail"
 	"bsmtpd/spool"
 )
 
@@ -67,7 +66,7 @@ func (f *feed) run() {
 
 // page reads the next messages. It checks that the queue may still be pushed.
 func (f *feed) page() ([]spool.Message, error) {
-	now := mail.At(time.Now())
+	now := f.s.now()
 	sus, err := f.s.rows.Suspended(f.s.queue, now)
 	if err != nil || sus != nil {
 		f.s.halt()
@@ -93,7 +92,7 @@ func (f *feed) message(m *spool.Message) bool {
 	if f.s.halted() || f.ctx.Err() != nil {
 		return false
 	}
-	now := mail.At(time.Now())
+	now := f.s.now()
 	f.s.note(func(n *notes) { n.seen = max(n.seen, m.ID) })
 	switch {
 	case m.Hold != nil && (m.Hold.Until == 0 || m.Hold.Until > now):

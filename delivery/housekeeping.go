@@ -40,6 +40,7 @@ type Housekeeper struct {
 	upkeep   Upkeep
 	rows     UpkeepRows
 	settings func() spool.Settings
+	now      func() mail.Time
 	log      *slog.Logger
 	metrics  *metrics
 	active   atomic.Bool
@@ -48,7 +49,7 @@ type Housekeeper struct {
 // NewHousekeeper makes the housekeeper that belongs to a Pusher; they share their
 // metrics.
 func (p *Pusher) NewHousekeeper(u Upkeep, rows UpkeepRows) *Housekeeper {
-	h := &Housekeeper{upkeep: u, rows: rows, settings: p.Settings, log: p.Log, metrics: p.metrics}
+	h := &Housekeeper{upkeep: u, rows: rows, settings: p.Settings, now: p.Now, log: p.Log, metrics: p.metrics}
 	h.active.Store(true)
 	return h
 }
@@ -76,7 +77,7 @@ func (h *Housekeeper) Run(ctx context.Context) error {
 			expireAt = now.Add(expireEvery)
 		}
 		if !now.Before(sweepAt) {
-			h.sweepIfDue(ctx, now)
+			h.sweepIfDue(ctx)
 			sweepAt = now.Add(sweepLook)
 		}
 		if !now.Before(repairAt) {
@@ -93,14 +94,14 @@ func (h *Housekeeper) Run(ctx context.Context) error {
 	}
 }
 
-func (h *Housekeeper) sweepIfDue(ctx context.Context, now time.Time) {
+func (h *Housekeeper) sweepIfDue(ctx context.Context) {
 	last, err := h.rows.LastSweep()
 	if err != nil {
 		h.log.Error("the time of the last sweep cannot be read; sweeping now", "error", err)
 		last = 0
 	}
 	// A clock that was set back must not put the sweep off for ever.
-	at := mail.At(now)
+	at := h.now()
 	if at >= last.Add(h.settings().SweepEvery) || last > at.Add(h.settings().SweepEvery) {
 		h.sweep(ctx, false)
 	}
@@ -143,7 +144,7 @@ func (h *Housekeeper) swept(repairOnly bool, due, repaired int) {
 // expire ends what is past its life, until nothing is left that is. An idle node
 // writes nothing to its log for it.
 func (h *Housekeeper) expire(ctx context.Context) {
-	if due, err := h.rows.Expirable(mail.At(time.Now())); err == nil && !due {
+	if due, err := h.rows.Expirable(h.now()); err == nil && !due {
 		return
 	}
 	for ctx.Err() == nil && h.active.Load() {
@@ -156,7 +157,7 @@ func (h *Housekeeper) expire(ctx context.Context) {
 			}
 			return
 		}
-		for kind, n := range map[string]int{"messages": got.Messages, "claims": got.Claims, "bodies": got.Bodies, "trash": got.Trash, "holds": got.Holds} {
+		for kind, n := range map[string]int{"messages": got.Messages, "bodies": got.Bodies, "trash": got.Trash, "holds": got.Holds} {
 			h.metrics.expired.WithLabelValues(kind).Add(float64(n))
 		}
 		if !got.More {

@@ -2,9 +2,7 @@ package delivery
 
 import (
 	"context"
-	"time"
 
-	"bsmtpd/mail"
 	"bsmtpd/spool"
 )
 
@@ -14,7 +12,7 @@ import (
 // this life makes a claim of its own, for all that bear the node's name are ended.
 func (p *Pusher) inherit(ctx context.Context) {
 	// The schedule row of a claimed queue stands at the claim's end.
-	end := mail.At(time.Now().Add(p.conf.Load().ClaimLife))
+	end := p.Now().Add(p.conf.Load().ClaimLife)
 	page, err := p.Rows.Due(end, scanPage)
 	for err == nil && len(page) > 0 && ctx.Err() == nil {
 		for _, d := range page {

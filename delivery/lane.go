@@ -250,7 +250,7 @@ func (s *session) local(j *job, to []spool.RecipientResult) { s.result(j, to, ""
 
 // result logs, counts and reports what became of some recipients.
 func (s *session) result(j *job, to []spool.RecipientResult, remote string) {
-	now := time.Now()
+	now := s.now()
 	r := spool.Result{ID: j.msg.ID, To: to, Remote: remote}
 	sent, words, bad := 0, "", false
 	for i := range to {
@@ -262,10 +262,10 @@ func (s *session) result(j *job, to []spool.RecipientResult, remote string) {
 		switch rr.Fate {
 		case spool.Sent:
 			sent++
-			s.mailLog.Sent(j.msg.ID, string(s.queue), rr.Address, remote, rr.Reply, now.Sub(j.msg.Arrived.Std()))
+			s.mailLog.Sent(j.msg.ID, string(s.queue), rr.Address, remote, rr.Reply, now.Sub(j.msg.Arrived))
 		case spool.Deferred:
 			bad = true
-			r.RetryAt = s.retryAt(&j.msg, mail.At(now))
+			r.RetryAt = s.retryAt(&j.msg, now)
 			s.mailLog.Deferred(j.msg.ID, string(s.queue), rr.Address, remote, rr.Reply, r.RetryAt.Std())
 		case spool.Failed:
 			bad = true

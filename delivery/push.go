@@ -38,6 +38,7 @@ type Deps struct {
 	Rows      Rows
 	Directory Directory
 	Settings  func() spool.Settings
+	Now       func() mail.Time // what times in rows are compared with; nil: the system's clock
 	Log       *slog.Logger
 	MailLog   *metric.MailLog
 	Metrics   *metric.Registry
@@ -54,7 +55,8 @@ type Pusher struct {
 	paused  atomic.Bool
 	conf    atomic.Pointer[setup]
 
-	// What follows belongs to the loop.
+	// What follows belongs to the loop. Waiting is counted on the monotonic
+	// clock, and only what is compared with rows by Deps.Now: that may leap.
 	plan     *plan
 	sessions map[spool.QueueName]*session
 	ends     chan ended
@@ -71,6 +73,9 @@ type setup struct {
 
 // New makes a Pusher. cfg must have passed Check.
 func New(cfg Config, d Deps) *Pusher {
+	if d.Now == nil {
+		d.Now = func() mail.Time { return mail.At(time.Now()) }
+	}
 	p := &Pusher{Deps: d, metrics: newMetrics(d.Metrics), chance: &chance{rng: d.Host.Rand("delivery")},
 		limiter: rate.NewLimiter(rate.Inf, limitBurst), wakes: newWakes(wakeBound),
 		sessions: map[spool.QueueName]*session{}, ends: make(chan ended, 64)}
@@ -152,7 +157,7 @@ func (p *Pusher) turn(hard context.Context) {
 		}
 	}
 	p.plan.SetLimits(p.conf.Load().limits())
-	p.takeWakes(mail.At(now))
+	p.takeWakes(now)
 	if p.paused.Load() {
 		for _, s := range p.sessions {
 			s.halt()
@@ -161,7 +166,7 @@ func (p *Pusher) turn(hard context.Context) {
 		if !now.Before(p.scanAt) || p.more && len(p.plan.waiting) < lowWater {
 			p.scan(now)
 		}
-		for _, it := range p.plan.Next(mail.At(now)) {
+		for _, it := range p.plan.Next(p.Now()) {
 			p.start(hard, it)
 		}
 	}
@@ -174,13 +179,24 @@ func (p *Pusher) nextTurn() time.Time {
 		return time.Now().Add(scanEvery)
 	}
 	at := p.scanAt
-	if w := p.plan.Wait(mail.At(time.Now())); w != 0 && w.Std().Before(at) {
-		at = w.Std()
+	if w := p.plan.Wait(p.Now()); w != 0 {
+		at = earlier(at, p.moment(w))
 	}
 	return at
 }
 
-func (p *Pusher) takeWakes(now mail.Time) {
+// moment is when it will be a time of the rows.
+func (p *Pusher) moment(t mail.Time) time.Time { return time.Now().Add(t.Sub(p.Now())) }
+
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
+}
+
+func (p *Pusher) takeWakes(std time.Time) {
+	now := p.Now()
 	order, stops, overflow := p.wakes.take()
 	for _, w := range order {
 		if s := p.sessions[w.queue]; s != nil {
@@ -201,7 +217,7 @@ func (p *Pusher) takeWakes(now mail.Time) {
 		}
 	}
 	if overflow {
-		p.scanAt = now.Std()
+		p.scanAt = std
 	}
 }
 
@@ -221,7 +237,7 @@ func (p *Pusher) add(now mail.Time, it item) bool {
 // scan reads due rows: the truth behind all hints. Rows of queues that wait or run
 // already are passed over, so those behind them are reached.
 func (p *Pusher) scan(std time.Time) {
-	now := mail.At(std)
+	now := p.Now()
 	p.more = false
 	p.scanAt = std.Add(scanEvery)
 	fresh := 0
@@ -246,9 +262,9 @@ func (p *Pusher) scan(std time.Time) {
 	}
 	if err == nil {
 		// The next row that comes due is the time of the next scan.
-		page, err = p.Rows.DueAfter(spool.Due{At: now, Queue: lastQueue}, mail.At(p.scanAt), 1)
+		page, err = p.Rows.DueAfter(spool.Due{At: now, Queue: lastQueue}, now.Add(scanEvery), 1)
 		if err == nil && len(page) > 0 {
-			p.scanAt = page[0].At.Std()
+			p.scanAt = std.Add(page[0].At.Sub(now))
 		}
 	}
 	if err != nil {
@@ -263,7 +279,7 @@ const lastQueue = spool.QueueName("\xff")
 // start begins the session of a queue.
 func (p *Pusher) start(hard context.Context, it item) {
 	set := p.conf.Load()
-	s := &session{rows: p.Rows, spool: p.Spool, dir: p.Directory, settings: p.Settings(), log: p.Log, mailLog: p.MailLog,
+	s := &session{rows: p.Rows, spool: p.Spool, dir: p.Directory, settings: p.Settings(), now: p.Now, log: p.Log, mailLog: p.MailLog,
 		metrics: p.metrics, queue: it.Queue, cause: it.Cause, stop: make(chan struct{}), wake: make(chan struct{}, 1)}
 	s.ctx, s.cancel = context.WithCancelCause(hard)
 	s.dialling, s.hangUp = context.WithCancel(s.ctx)
@@ -291,21 +307,21 @@ func (p *Pusher) start(hard context.Context, it item) {
 func (p *Pusher) ended(e ended) {
 	delete(p.sessions, e.queue)
 	again := p.plan.Done(e.queue)
-	now := time.Now()
+	now := p.Now()
 	if e.retry {
-		p.plan.Add(mail.At(now), item{Queue: e.queue, Cause: moreUrgent(again, e.cause), At: mail.At(now.Add(claimAgain)),
+		p.plan.Add(now, item{Queue: e.queue, Cause: moreUrgent(again, e.cause), At: now.Add(claimAgain),
 			Network: networkOf(p.Directory, e.queue)})
 		return
 	}
-	if e.next != 0 && e.next.Std().Before(p.scanAt) {
-		p.scanAt = e.next.Std()
+	if e.next != 0 {
+		p.scanAt = earlier(p.scanAt, p.moment(e.next))
 	}
 	if again == spool.CauseNone {
 		return
 	}
 	row, ok, err := p.Rows.Queue(e.queue)
-	if err == nil && ok && row.Next != 0 && row.Next <= mail.At(now) {
-		p.add(mail.At(now), item{Queue: e.queue, Cause: moreUrgent(row.Cause, again), At: row.Next})
+	if err == nil && ok && row.Next != 0 && row.Next <= now {
+		p.add(now, item{Queue: e.queue, Cause: moreUrgent(row.Cause, again), At: row.Next})
 	}
 }
 

@@ -25,6 +25,7 @@ type session struct {
 	spool    Spool
 	dir      Directory
 	settings spool.Settings
+	now      func() mail.Time
 	log      *slog.Logger
 	mailLog  *metric.MailLog
 	metrics  *metrics
@@ -32,7 +33,8 @@ type session struct {
 	queue spool.QueueName
 	cause spool.Cause
 	row   spool.Queue // as claimed
-	began time.Time
+	began mail.Time
+	start time.Time
 	id    uint64
 	clerk *clerk
 
@@ -88,7 +90,7 @@ func (s *session) halted() bool {
 	case <-s.stop:
 		return true
 	default:
-		return s.ctx.Err() != nil || s.clerk != nil && !s.clerk.holds(time.Now())
+		return s.ctx.Err() != nil || s.clerk != nil && !s.clerk.holds()
 	}
 }
 
@@ -125,11 +127,9 @@ func (s *session) note(f func(*notes)) {
 func (s *session) run(reports context.Context) ended {
 	end := ended{queue: s.queue, cause: s.cause}
 	defer s.cancel(nil)
-	s.began = time.Now()
-	until := mail.At(s.began.Add(s.cfg.ClaimLife))
-	s.id = s.chance.uint64() | 1
+	s.start, s.began = time.Now(), s.now()
 	ctx, cancel := context.WithTimeout(reports, callTimeout)
-	res, err := s.spool.Claim(ctx, spool.Claim{Queue: s.queue, Node: s.self.Node, Session: s.id, Until: until, Cause: s.cause})
+	res, err := s.spool.Claim(ctx, spool.Claim{Queue: s.queue, Node: s.self.Node, Life: s.cfg.ClaimLife, Cause: s.cause})
 	cancel()
 	if err != nil {
 		s.metrics.claims.WithLabelValues("failed").Inc()
@@ -141,10 +141,10 @@ func (s *session) run(reports context.Context) ended {
 	if res.Denial != spool.Granted {
 		return end
 	}
-	s.cause = res.Cause
-	s.clerk = &clerk{spool: s.spool, ctx: reports, queue: s.queue, node: s.self.Node, session: s.id, cause: s.cause, cfg: s.cfg,
+	s.cause, s.id = res.Cause, res.Session
+	s.clerk = &clerk{spool: s.spool, ctx: reports, queue: s.queue, node: s.self.Node, session: s.id, cause: s.cause, cfg: s.cfg, now: s.now,
 		metrics: s.metrics, in: make(chan spool.Result, reportBacklog), done: make(chan struct{}), abort: func(err error) { s.cancel(err) }}
-	s.clerk.until.Store(int64(until))
+	s.clerk.until.Store(int64(res.Until))
 	go s.clerk.run()
 	s.work()
 	close(s.clerk.in)
@@ -313,7 +313,7 @@ func (s *session) finish(end *ended) {
 		}
 	}
 	outcome := s.outcome(&n)
-	f := spool.Finish{Queue: s.queue, Session: s.id, Outcome: outcome, Began: mail.At(s.began), Words: n.words, Remote: n.remote,
+	f := spool.Finish{Queue: s.queue, Session: s.id, Outcome: outcome, Began: s.began, Words: n.words, Remote: n.remote,
 		Banner: n.banner, Sent: n.sent, EarliestRetry: n.earliest, SeenTo: max(n.seen, 1), Cause: s.cause}
 	s.metrics.sessions.WithLabelValues(outcome.String(), s.cause.String()).Inc()
 	var done spool.Finished
@@ -331,5 +331,5 @@ func (s *session) finish(end *ended) {
 			"queue", s.queue, "error", err)
 	}
 	end.next = done.Next
-	s.mailLog.Attempted(string(s.queue), s.cause.String(), n.remote, outcome.String(), n.sent, n.words, time.Since(s.began), done.Next.Std())
+	s.mailLog.Attempted(string(s.queue), s.cause.String(), n.remote, outcome.String(), n.sent, n.words, time.Since(s.start), done.Next.Std())
 }

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -37,7 +38,8 @@ type world struct {
 	db     *kv.Store
 	mu     sync.Mutex // guards what follows, and orders the moves
 	index  uint64
-	down   error // what every command answers, while it is set
+	ahead  atomic.Int64 // how far machine time is ahead of the right time
+	down   error        // what every command answers, while it is set
 	hook   func(command any)
 	pusher *Pusher
 	cancel context.CancelFunc
@@ -77,11 +79,14 @@ func newWorld(t *testing.T, change ...func(*Config)) *world {
 	}
 	w.pusher = New(cfg, Deps{Host: w.host(), Self: Self{Node: "n1", Hostname: "bsmtp.example.net",
 		Listening: func() []netip.AddrPort { return []netip.AddrPort{netip.MustParseAddrPort("198.51.100.1:25")} }},
-		Spool: w, Rows: spool.Reader{R: db}, Directory: w.dir, Settings: spool.DefaultSettings,
+		Spool: w, Rows: spool.Reader{R: db}, Directory: w.dir, Settings: spool.DefaultSettings, Now: w.now,
 		Log: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn})), MailLog: metric.NewMailLog(slog.New(slog.DiscardHandler)), Metrics: w.reg})
 	w.start()
 	return w
 }
+
+// now is what cluster.Node.Now gives.
+func (w *world) now() mail.Time { return mail.At(time.Now().Add(time.Duration(w.ahead.Load()))) }
 
 type quiet struct{}
 
@@ -130,7 +135,7 @@ func (w *world) move(command any, f func(*spool.Moves) error) error {
 	w.index++
 	place := 0
 	b := w.db.Begin()
-	m := &spool.Moves{Tx: b, Now: mail.At(time.Now()), Set: spool.DefaultSettings(),
+	m := &spool.Moves{Tx: b, Now: w.now(), Set: spool.DefaultSettings(),
 		NewID:  func() mail.ID { place++; return mail.NewID(w.index, place) },
 		Charge: func(mail.Login, int64) (spool.TargetResult, error) { return spool.TargetResult{}, nil },
 		Refund: func(mail.Login, int64, int64) error { return nil }}
@@ -323,7 +328,7 @@ func (w *world) left(q spool.QueueName, n int) []spool.Message {
 		row, _, _ := spool.Reader{R: w.db}.Queue(q)
 		w.t.Fatalf("%d messages left in %s, want %d; last words %q", len(got), q, n, row.LastWords)
 	}
-	if without, err := (spool.Reader{R: w.db}).WithoutNext(mail.At(time.Now())); without != 0 || err != nil {
+	if without, err := (spool.Reader{R: w.db}).WithoutNext(w.now()); without != 0 || err != nil {
 		w.t.Fatalf("%d queues without a next event, %v", without, err)
 	}
 	return got

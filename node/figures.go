@@ -20,6 +20,7 @@ const figuresEvery = 15 * time.Second
 // figures tells what the queues hold.
 type figures struct {
 	rows func() spool.Reader
+	now  func() mail.Time
 	log  *slog.Logger
 
 	messages, bytes, queues *prometheus.GaugeVec
@@ -27,8 +28,8 @@ type figures struct {
 	oldest, withoutNext     prometheus.Gauge
 }
 
-func newFigures(rows func() spool.Reader, log *slog.Logger, reg *metric.Registry) *figures {
-	return &figures{rows: rows, log: log,
+func newFigures(rows func() spool.Reader, now func() mail.Time, log *slog.Logger, reg *metric.Registry) *figures {
+	return &figures{rows: rows, now: now, log: log,
 		messages:    reg.Gauges("queue_messages", "Messages in queues, by kind: account (to be pushed), mailbox (to be collected), out (to the world).", "kind"),
 		bytes:       reg.Gauges("queue_bytes", "Bytes of the messages in queues, by kind.", "kind"),
 		queues:      reg.Gauges("queue_queues", "Queues that hold mail, by kind.", "kind"),
@@ -48,7 +49,7 @@ func (f *figures) run(ctx context.Context) error {
 }
 
 func (f *figures) look() {
-	now := mail.At(time.Now())
+	now := f.now()
 	t, err := f.rows().Totals(now)
 	if err != nil {
 		f.log.Error("the queues cannot be counted", "error", err)

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"sync/atomic"
+	"time"
 
 	"bsmtpd/api"
 	"bsmtpd/bounce"
@@ -33,8 +34,9 @@ type Options struct {
 	Log     *slog.Logger
 	Level   *slog.LevelVar // changed by a reload; nil: not
 	Version string
-	Init    bool // an empty data directory is meant
-	Still   bool // for simulated time: see kv.Options
+	Init    bool             // an empty data directory is meant
+	Still   bool             // for simulated time: see kv.Options
+	Wall    func() time.Time // see cluster.Options
 }
 
 // Node is one server: everything between the network and the disk.
@@ -86,7 +88,7 @@ func (n *Node) openCluster() error {
 	n.cluster, err = cluster.Open(n.opts.Host, cluster.Options{
 		Dir: c.Node.DataDir, Node: c.Node.Name, Init: n.opts.Init, Settings: settings(c), Provider: c.Node.ProviderDomains,
 		ApplyTimeout: c.Node.Raft.ApplyTimeout, Heartbeat: c.Node.Raft.Heartbeat, SnapshotBytes: int64(c.Node.Raft.SnapshotBytes),
-		CacheBytes: int64(c.Node.Store.CacheSize), MemTableBytes: uint64(c.Node.Store.MemtableSize), Still: n.opts.Still,
+		CacheBytes: int64(c.Node.Store.CacheSize), MemTableBytes: uint64(c.Node.Store.MemtableSize), Still: n.opts.Still, Wall: n.opts.Wall,
 		Log: n.log, Registry: n.reg, Effects: n.effects,
 		Fatal: func(err error) { n.failed <- err },
 	})
@@ -102,7 +104,8 @@ func (n *Node) build() error {
 	c, h, cl := n.opts.Config, n.opts.Host, n.cluster
 	mailLog := metric.NewMailLog(n.log)
 	n.space = newSpace(h.FS, c.Node.DataDir, c.Node.LowSpace, n.log, n.reg, n.spaceChanged)
-	n.figures = newFigures(cl.Spool, n.log, n.reg)
+	n.space.short = cl.Short
+	n.figures = newFigures(cl.Spool, cl.Now, n.log, n.reg)
 	var err error
 	edge := c.SMTPD
 	if edge.Hostname == "" {
@@ -121,7 +124,7 @@ func (n *Node) build() error {
 	})
 	n.delivery = delivery.New(c.Delivery, delivery.Deps{
 		Host: h, Self: delivery.Self{Node: c.Node.Name, Hostname: n.hostname, Listening: n.listens}, Spool: cl, Rows: cl.Spool(),
-		Directory: cl.Directory(), Settings: replicated{cl}.spoolSettings, Log: n.log, MailLog: mailLog, Metrics: n.reg,
+		Directory: cl.Directory(), Settings: replicated{cl}.spoolSettings, Now: cl.Now, Log: n.log, MailLog: mailLog, Metrics: n.reg,
 	})
 	n.house = n.delivery.NewHousekeeper(cl, cl.Spool())
 	n.api = api.New(c.API, api.Deps{

@@ -5,11 +5,15 @@ import "bsmtpd/mail"
 // Claim gives a queue to a session until a time. A claim whose time has passed
 // is nobody's: the session that had it has died or hangs.
 func (m *Moves) Claim(c Claim) (ClaimResult, error) {
+	until := m.claimEnd(&c)
+	if until <= m.Now {
+		return ClaimResult{}, invalid("a claim of queue %s that is over when it begins; say how long it is to hold", c.Queue)
+	}
 	q, err := m.queue(c.Queue)
 	if err != nil {
 		return ClaimResult{}, err
 	}
-	own := q.Claim != nil && q.Claim.Session == c.Session && q.Claim.Node == c.Node
+	own := c.Session != 0 && q.Claim != nil && q.Claim.Session == c.Session && q.Claim.Node == c.Node
 	denial, retry, err := m.denial(q, own)
 	if err != nil {
 		return ClaimResult{}, err
@@ -38,12 +42,23 @@ func (m *Moves) Claim(c Claim) (ClaimResult, error) {
 	if !own {
 		q.LastAttempt, q.LastCause, q.Again = m.Now, cause, CauseNone
 	}
+	if c.Session == 0 {
+		c.Session = uint64(m.NewID())
+	}
 	q.Hold = nil // it has passed, or the claim would have been denied
-	q.Claim = &Claimed{Node: c.Node, Session: c.Session, Since: since, Until: c.Until, Cause: cause}
-	if err := m.schedule(q, c.Until, CauseTimer); err != nil {
+	q.Claim = &Claimed{Node: c.Node, Session: c.Session, Since: since, Until: until, Cause: cause}
+	if err := m.schedule(q, until, CauseTimer); err != nil {
 		return ClaimResult{}, err
 	}
-	return ClaimResult{Cause: cause}, m.putQueue(q)
+	return ClaimResult{Cause: cause, Session: c.Session, Until: until}, m.putQueue(q)
+}
+
+func (m *Moves) claimEnd(c *Claim) mail.Time {
+	until := c.Until
+	if c.Life != 0 {
+		until = m.Now.Add(c.Life)
+	}
+	return min(until, m.Now.Add(MaxClaimLife))
 }
 
 // denial says why q cannot be claimed, and when to ask again (0: an event will

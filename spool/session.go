@@ -1,6 +1,10 @@
 package spool
 
-import "bsmtpd/mail"
+import (
+	"time"
+
+	"bsmtpd/mail"
+)
 
 // Bounds of what one command carries.
 const (
@@ -8,13 +12,20 @@ const (
 	MaxItems   = 500 // messages in one Act
 )
 
-// Claim asks for a queue to push.
+// MaxClaimLife is how long a claim holds at most, whatever it asks for.
+const MaxClaimLife = 24 * time.Hour
+
+// Claim asks for a queue to push, or for more time for a session that has it.
 type Claim struct {
 	Queue   QueueName `cbor:"1,keyasint"`
 	Node    string    `cbor:"2,keyasint"`
-	Session uint64    `cbor:"3,keyasint"`
-	Until   mail.Time `cbor:"4,keyasint"`
+	Session uint64    `cbor:"3,keyasint"`           // 0: a new session, which ClaimResult gives its number
+	Until   mail.Time `cbor:"4,keyasint,omitempty"` // without a Life: the end, by the clock of whoever asks
 	Cause   Cause     `cbor:"5,keyasint"`
+
+	// Life is how long the claim is to hold, from the moment in which it is
+	// applied: the node that asks may have another clock.
+	Life time.Duration `cbor:"6,keyasint,omitempty"`
 }
 
 // Denial says why a claim was refused.
@@ -33,6 +44,11 @@ const (
 type ClaimResult struct {
 	Denial Denial `cbor:"1,keyasint,omitempty"`
 	Cause  Cause  `cbor:"2,keyasint,omitempty"` // the most urgent cause known, perhaps not the one that was given
+
+	// Of a claim that was granted. No other session of any node ever had or has
+	// the number of a new one.
+	Session uint64    `cbor:"3,keyasint,omitempty"`
+	Until   mail.Time `cbor:"4,keyasint,omitempty"`
 }
 
 // Settle reports results of a session, in any order and number. A Sent is
@@ -139,7 +155,8 @@ type Swept struct {
 }
 
 // Expire does what the passing of time asks for: messages past their life,
-// claims past their end, staged bodies and trash past theirs. At most Limit
+// staged bodies, trash and rules past theirs. (A claim past its end is nobody's,
+// and the schedule brings its queue back: nothing is to be done.) At most Limit
 // rows; Expired.More says whether to ask again at once.
 type Expire struct {
 	Limit int `cbor:"1,keyasint"`
@@ -148,7 +165,6 @@ type Expire struct {
 // Expired answers an Expire.
 type Expired struct {
 	Messages int  `cbor:"1,keyasint,omitempty"` // bounced for age
-	Claims   int  `cbor:"2,keyasint,omitempty"`
 	Bodies   int  `cbor:"3,keyasint,omitempty"` // staged and never used
 	Trash    int  `cbor:"4,keyasint,omitempty"`
 	Holds    int  `cbor:"5,keyasint,omitempty"`
