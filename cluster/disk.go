@@ -24,6 +24,7 @@ type metrics struct {
 	applied        prometheus.Gauge
 	snapshots      prometheus.Counter
 	snapshotErrors prometheus.Counter
+	damaged        prometheus.Counter
 	clock          clockMetrics
 }
 
@@ -35,6 +36,7 @@ func newMetrics(r *metric.Registry) metrics {
 		syncSeconds:    r.Seconds("log_sync_seconds", "Time to write and fsync entries of the replicated log."),
 		applied:        r.Gauge("log_applied_index", "Index of the last entry of the replicated log applied to the rows."),
 		snapshots:      r.Counter("log_snapshots_total", "Snapshots taken: rows flushed, log cut."),
+		damaged:        r.Counter("state_damage_total", "Reads of the state database that met a damaged block or a lost file."),
 		snapshotErrors: r.Counter("log_snapshot_errors_total", "Snapshots that failed; the log grows until one succeeds."),
 	}
 }
@@ -61,9 +63,22 @@ func (l *syncedLog) StoreLogs(logs []*raft.Log) error {
 		l.node.fail(fmt.Errorf("write the log: %w", err))
 		return err
 	}
+	l.node.mark.note(logs[len(logs)-1].Index)
 	l.node.metrics.syncSeconds.Observe(time.Since(began).Seconds())
 	l.node.metrics.syncEntries.Observe(float64(len(logs)))
 	return nil
+}
+
+// DeleteRange implements raft.LogStore.
+func (l *syncedLog) DeleteRange(first, last uint64) error {
+	end, err := l.WAL.LastIndex()
+	if err == nil && last >= end && first <= end {
+		err = l.node.mark.lower(first - 1)
+	}
+	if err != nil {
+		return err
+	}
+	return l.WAL.DeleteRange(first, last)
 }
 
 // stateLogger is where pebble's messages go. Its Fatalf must not return: pebble

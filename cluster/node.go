@@ -127,7 +127,7 @@ func (n *Node) open() error {
 	}
 	dir := path.Join(n.opts.Dir, logDir)
 	files := walFS{n.host.FS, &n.patience}
-	last, err := n.inspect(files)
+	last, err := n.inspect()
 	if err != nil {
 		return err
 	}
