@@ -93,7 +93,7 @@ func (s *session) rcpt(opts *smtp.RcptOptions) *refusal {
 	}
 	to := mail.Recipient{Notify: notifyOf(opts.Notify)}
 	var r *refusal
-	if to.Original, r = originalOf(opts); r != nil {
+	if to.Original, r = originalOf(opts, s.conn.OriginalType()); r != nil {
 		return r
 	}
 	if to.Address, err = s.recipient(path); err != nil {
@@ -133,17 +133,20 @@ func notifyOf(list []smtp.DSNNotify) (n mail.Notify) {
 	return n
 }
 
-// originalOf is ORCPT as "type;address", decoded. It is written into
-// notifications, so it must be one line.
-func originalOf(opts *smtp.RcptOptions) (string, *refusal) {
+// originalOf is ORCPT as "type;address", decoded; kind is its type where go-smtp
+// does not know it. It is written into notifications, so it must be one line.
+func originalOf(opts *smtp.RcptOptions, kind string) (string, *refusal) {
 	if opts.OriginalRecipient == "" {
 		return "", nil
 	}
 	control := func(r rune) bool { return r < ' ' || 0x7f <= r && r < 0xa0 }
-	if len(opts.OriginalRecipient) > maxORCPT || strings.ContainsFunc(opts.OriginalRecipient, control) {
+	if len(kind)+len(opts.OriginalRecipient) > maxORCPT || strings.ContainsFunc(opts.OriginalRecipient, control) {
 		return "", syntax(501, 4, "ORCPT is not \"type;address\" in xtext (RFC 3461)")
 	}
-	return strings.ToLower(string(opts.OriginalRecipientType)) + ";" + opts.OriginalRecipient, nil
+	if kind == "" {
+		kind = strings.ToLower(string(opts.OriginalRecipientType))
+	}
+	return kind + ";" + opts.OriginalRecipient, nil
 }
 
 // recipient reads the address of RCPT. That of the postmaster is the configured

@@ -61,11 +61,11 @@ func TestAddressesSurviveBeingSentOn(t *testing.T) {
 // What stands in an ORCPT is written into notifications.
 func TestOriginalRecipientIsOneLine(t *testing.T) {
 	for _, bad := range []string{"a\x01b", "a\x7fb", "a\u0085b", strings.Repeat("a", 501)} {
-		if got, r := originalOf(&smtp.RcptOptions{OriginalRecipientType: "UTF-8", OriginalRecipient: bad}); r == nil {
+		if got, r := originalOf(&smtp.RcptOptions{OriginalRecipientType: "UTF-8", OriginalRecipient: bad}, ""); r == nil {
 			t.Errorf("%q gave %q", bad, got)
 		}
 	}
-	if got, r := originalOf(&smtp.RcptOptions{OriginalRecipientType: "UTF-8", OriginalRecipient: "k\u00e4se@x"}); r != nil || got != "utf-8;k\u00e4se@x" {
+	if got, r := originalOf(&smtp.RcptOptions{OriginalRecipientType: "UTF-8", OriginalRecipient: "k\u00e4se@x"}, ""); r != nil || got != "utf-8;k\u00e4se@x" {
 		t.Errorf("got %q, %v", got, r)
 	}
 }
@@ -96,4 +96,38 @@ func FuzzPath(f *testing.F) {
 			t.Errorf("%q gave %q", in, a)
 		}
 	})
+}
+
+// RFC 3461 section 4.2 has addresses of any type, of which go-smtp knows two.
+func TestAnOriginalRecipientMayBeOfAnyType(t *testing.T) {
+	w := newWorld(t).serve()
+	c := w.hello()
+	defer c.Close()
+	c.say("MAIL FROM:<>", "250")
+	for _, tt := range []struct{ rcpt, reply, want string }{
+		{"<a@customer.example> ORCPT=X400;/c+3Dgb/ NOTIFY=DELAY", "250", "x400;/c=gb/"},
+		{"<b@customer.example>", "250", ""},
+		{"<c@customer.example> notify=delay orcpt=rfc822;c+40x", "250", "rfc822;c@x"},
+		{"<d@customer.example> ORCPT=x400;d ORCPT=utf-8;d", "250", "utf-8;d"},
+		{"<e@customer.example> ORCPT=utf-8;e ORCPT=x-local;e", "250", "x-local;e"},
+		{`<"f> ORCPT=x400;f"@customer.example>`, "250", ""},
+		{"<g@customer.example> ORCPT=x400;", "501", ""},
+		{"<g@customer.example> ORCPT=;g", "501", ""},
+		{"<g@customer.example> ORCPT=x_y;g", "501", ""},
+		{"<g@customer.example> ORCPT=x400;+0D+0A", "501", ""},
+		{"<g@customer.example> ORCPT=x400;" + strings.Repeat("g", 497), "501", ""},
+	} {
+		c.say("RCPT TO:"+tt.rcpt, tt.reply)
+		if tt.reply != "250" {
+			continue
+		}
+		c.say("DATA", "354")
+		c.say(".", "250")
+		c.say("MAIL FROM:<>", "250")
+		all := w.stored()
+		to := all[len(all)-1].Targets[0].To[0]
+		if to.Original != tt.want || (to.Notify == mail.NotifyDelay) != strings.Contains(strings.ToUpper(tt.rcpt), "NOTIFY=DELAY") {
+			t.Errorf("%s: stored as %+v", tt.rcpt, to)
+		}
+	}
 }

@@ -48,7 +48,7 @@ func (c *Conn) nextCommand() error {
 	}
 	switch verb {
 	case "RCPT":
-		arg = c.namePostmaster(arg)
+		arg = c.nameType(c.namePostmaster(arg))
 		fallthrough
 	case "MAIL", "DATA", "RSET", "NOOP", "EHLO", "HELO", "VRFY", "QUIT", "AUTH", "HELP", "EXPN":
 		c.order(verb, arg)
@@ -133,6 +133,47 @@ func (c *Conn) namePostmaster(arg []byte) []byte {
 	}
 	return []byte("TO:<postmaster@" + c.cfg.Hostname + ">" + string(path[len(postmaster):]))
 }
+
+const orcpt = "ORCPT="
+
+// nameType calls an address in ORCPT one of the type rfc822 where go-smtp does not
+// know its type; RFC 3461 section 4.2 has any, and none is a reason to refuse mail.
+func (c *Conn) nameType(arg []byte) []byte {
+	c.addrType = ""
+	end := bytes.LastIndexByte(arg, '>') // what is behind it is no part of the path
+	if end < 0 || bytes.IndexByte(arg[end:], ';') < 0 {
+		return arg
+	}
+	named := append([]byte(nil), arg[:end+1]...)
+	for param := range bytes.FieldsSeq(arg[end+1:]) {
+		named = append(named, ' ')
+		if n := len(orcpt); len(param) > n && bytes.EqualFold(param[:n], []byte(orcpt)) {
+			kind, addr, ok := bytes.Cut(param[n:], []byte{';'})
+			c.addrType = ""
+			if ok && strangeType(string(kind)) {
+				c.addrType = strings.ToLower(string(kind))
+				param = append([]byte(orcpt+"rfc822;"), addr...)
+			}
+		}
+		named = append(named, param...)
+	}
+	return named
+}
+
+// strangeType reports an atom of letters, digits and hyphens that is no type of
+// go-smtp's.
+func strangeType(s string) bool {
+	for _, ch := range []byte(s) {
+		if !('a' <= ch && ch <= 'z' || 'A' <= ch && ch <= 'Z' || '0' <= ch && ch <= '9' || ch == '-') {
+			return false
+		}
+	}
+	return s != "" && !strings.EqualFold(s, "rfc822") && !strings.EqualFold(s, "utf-8")
+}
+
+// OriginalType is the type of the address in ORCPT, of the RCPT that go-smtp was
+// last given, in small letters; empty: as go-smtp says.
+func (c *Conn) OriginalType() string { return c.addrType }
 
 // verbOf is a verb in capitals, without an allocation where it is a usual one;
 // empty for what cannot be a verb.

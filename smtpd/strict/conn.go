@@ -118,17 +118,18 @@ type Conn struct {
 	wire
 	inUse atomic.Bool // somebody is in Read, Write or Close
 
-	mode    mode
-	verb    string // the last command that go-smtp was given
-	arg     []byte // its argument
-	hand    []byte // what go-smtp is to read before all else
-	line    []byte // the memory of arg and hand
-	written []byte // a reply that go-smtp has not finished
-	fail    error  // what Read returns in failed and refused, and at first in over
-	held    *Fault // what the client is told after swallow; nil: late
-	late    []byte // a reply of go-smtp's
-	greeted bool   // EHLO or HELO was accepted, since TLS if there is TLS
-	secured *tls.ConnectionState
+	mode     mode
+	verb     string // the last command that go-smtp was given
+	arg      []byte // its argument
+	addrType string // of its ORCPT, where go-smtp was told otherwise
+	hand     []byte // what go-smtp is to read before all else
+	line     []byte // the memory of arg and hand
+	written  []byte // a reply that go-smtp has not finished
+	fail     error  // what Read returns in failed and refused, and at first in over
+	held     *Fault // what the client is told after swallow; nil: late
+	late     []byte // a reply of go-smtp's
+	greeted  bool   // EHLO or HELO was accepted, since TLS if there is TLS
+	secured  *tls.ConnectionState
 
 	msg message
 
