@@ -1,7 +1,6 @@
 package spool
 
 import (
-	"fmt"
 	"reflect"
 	"slices"
 	"testing"
@@ -123,7 +122,7 @@ func FuzzArrival(f *testing.F) {
 			want.HeldUntil = m.Hold.Until
 		}
 		if err != nil || a != want {
-			t.Fatal(fmt.Sprintf("%+v %v, want %+v", a, err, want))
+			t.Fatalf("%+v %v, want %+v", a, err, want)
 		}
 	})
 }

@@ -192,6 +192,12 @@ func (c *Client) RetryQueues(ctx context.Context, r wire.QueueRetry, told func(w
 
 // Messages gives the messages that match; the cursor is QUEUE:QUEUE_ID.
 func (c *Client) Messages(ctx context.Context, f wire.Filter, p Page) iter.Seq2[wire.QueueRow, error] {
+	return decoded(c, c.MessageLines(ctx, f, p), decodeRow)
+}
+
+// MessageLines is Messages for who passes them on: each row is the JSON that the
+// node wrote, only good until the next.
+func (c *Client) MessageLines(ctx context.Context, f wire.Filter, p Page) iter.Seq2[[]byte, error] {
 	q := p.query()
 	add(q, "account", string(f.Account))
 	add(q, "queue", f.Queue)
@@ -207,7 +213,7 @@ func (c *Client) Messages(ctx context.Context, f wire.Filter, p Page) iter.Seq2[
 	if f.MaxSize > 0 {
 		q.Set("max_size", strconv.FormatInt(f.MaxSize, 10))
 	}
-	return rows[wire.QueueRow](ctx, c, http.MethodGet, "/messages", q, nil)
+	return lines(ctx, c, http.MethodGet, "/messages", q, nil)
 }
 
 // Message gives all that is known of one message.

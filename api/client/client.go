@@ -149,11 +149,42 @@ func call[T any](ctx context.Context, c *Client, method, path string, query url.
 
 // rows makes a call whose answer is JSON lines. An error ends the sequence.
 func rows[T any](ctx context.Context, c *Client, method, path string, query url.Values, in any) iter.Seq2[T, error] {
-	return func(yield func(T, error) bool) {
+	return decoded(c, lines(ctx, c, method, path, query, in), func(line []byte, v *T) error {
 		var zero T
+		*v = zero
+		return json.Unmarshal(line, v)
+	})
+}
+
+// decoded reads the values of lines. decode finds in v what it made of the line
+// before.
+func decoded[T any](c *Client, seq iter.Seq2[[]byte, error], decode func(line []byte, v *T) error) iter.Seq2[T, error] {
+	return func(yield func(T, error) bool) {
+		var v, zero T
+		for line, err := range seq {
+			if err == nil {
+				if derr := decode(line, &v); derr != nil {
+					err = &mail.Error{Kind: mail.Other, Err: fmt.Errorf("%s answers what is not understood: %w; is it another version?", c.what, derr)}
+				}
+			}
+			if err != nil {
+				yield(zero, err)
+				return
+			}
+			if !yield(v, nil) {
+				return
+			}
+		}
+	}
+}
+
+// lines makes a call and gives the lines of its answer, each only good until the
+// next. An error ends the sequence.
+func lines(ctx context.Context, c *Client, method, path string, query url.Values, in any) iter.Seq2[[]byte, error] {
+	return func(yield func([]byte, error) bool) {
 		resp, err := c.send(ctx, method, path, query, in)
 		if err != nil {
-			yield(zero, err)
+			yield(nil, err)
 			return
 		}
 		defer resp.Body.Close()
@@ -162,20 +193,15 @@ func rows[T any](ctx context.Context, c *Client, method, path string, query url.
 		for lines.Scan() {
 			var end wire.Ending
 			if bytes.HasPrefix(lines.Bytes(), []byte(`{"problem":`)) && json.Unmarshal(lines.Bytes(), &end) == nil && end.Problem != nil {
-				yield(zero, errorOf(end.Problem))
+				yield(nil, errorOf(end.Problem))
 				return
 			}
-			var v T
-			if err := json.Unmarshal(lines.Bytes(), &v); err != nil {
-				yield(zero, &mail.Error{Kind: mail.Other, Err: fmt.Errorf("%s answers what is not understood: %w; is it another version?", c.what, err)})
-				return
-			}
-			if !yield(v, nil) {
+			if !yield(lines.Bytes(), nil) {
 				return
 			}
 		}
 		if err := lines.Err(); err != nil {
-			yield(zero, &mail.Error{Kind: mail.Unavailable, Err: fmt.Errorf("the answer of %s broke off: %w", c.what, err)})
+			yield(nil, &mail.Error{Kind: mail.Unavailable, Err: fmt.Errorf("the answer of %s broke off: %w", c.what, err)})
 		}
 	}
 }

@@ -3,7 +3,9 @@ package main
 import (
 	"context"
 	"fmt"
+	"iter"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -93,35 +95,50 @@ func (a *app) listMessages(ctx context.Context, f *filterFlags, idsOnly bool, li
 	if err != nil {
 		return 0, err
 	}
+	page := client.Page{Limit: max(0, limit)}
+	if a.json() && !idsOnly {
+		return a.passOn(cl.MessageLines(ctx, filter, page))
+	}
 	n, now := 0, time.Now()
 	// What messages of a queue have in common stands above them, not in each row.
-	t, above := newTable(a.out, "ID", "STATE", ">SIZE", ">AGE", "SENDER", "RECIPIENT", ">TRIES", "NEXT"), ""
-	for r, err := range cl.Messages(ctx, filter, client.Page{Limit: max(0, limit)}) {
+	t := newTable(a.out, "ID", "STATE", ">SIZE", ">AGE", "SENDER", "RECIPIENT", ">TRIES", "NEXT")
+	var queue, why string
+	for r, err := range cl.Messages(ctx, filter, page) {
 		if err != nil {
 			return n, err
 		}
 		n++
-		switch {
-		case idsOnly:
-			fmt.Fprintln(a.out, r.QueueID)
-		case a.json():
-			if err := a.line(r); err != nil {
+		if idsOnly {
+			if _, err := fmt.Fprintln(a.out, r.QueueID); err != nil {
 				return n, err
 			}
-		default:
-			title := r.Queue
-			if why := reason(r.Recipients); why != "" {
-				title += ": " + why
-			}
-			if title != above {
-				t.title(title)
-				above = title
-			}
-			t.row(r.QueueID, r.QueueName, size(r.MessageSize), age(now, unixTime(r.ArrivalTime)), r.Sender, recipients(r.Recipients),
-				fmt.Sprint(max(r.Attempts, r.Failures)), in(now, unixTime(r.NextAttempt)))
+			continue
+		}
+		if said := reason(r.Recipients); n == 1 || r.Queue != queue || said != why {
+			queue, why = r.Queue, said
+			t.title(strings.TrimSuffix(queue+": "+why, ": "))
+		}
+		t.row(r.QueueID, r.QueueName, size(r.MessageSize), age(now, unixTime(r.ArrivalTime)), r.Sender, recipients(r.Recipients),
+			strconv.Itoa(max(r.Attempts, r.Failures)), in(now, unixTime(r.NextAttempt)))
+		if t.err != nil {
+			return n, t.err // whoever read it has gone
 		}
 	}
 	return n, t.end()
+}
+
+// passOn writes JSON lines as they come, and counts them.
+func (a *app) passOn(lines iter.Seq2[[]byte, error]) (n int, err error) {
+	for line, err := range lines {
+		if err != nil {
+			return n, err
+		}
+		n++
+		if _, err := a.out.Write(append(line, '\n')); err != nil {
+			return n, err
+		}
+	}
+	return n, nil
 }
 
 // recipients is the first one, and how many more there are.
@@ -281,12 +298,12 @@ account's quota is used. The fullest stand first.`,
 			if err != nil {
 				return err
 			}
-			var all []wire.QueueSummary
+			var all []*wire.QueueSummary
 			for q, err := range cl.Queues(c.Context(), true, false, client.Page{}) {
 				if err != nil {
 					return err
 				}
-				all = append(all, q)
+				all = append(all, &q)
 			}
 			slices.SortStableFunc(all, less)
 			return a.showSummary(all, limit)
@@ -298,15 +315,15 @@ account's quota is used. The fullest stand first.`,
 }
 
 // summaryOrders are the orders of queue summary, the worst first.
-var summaryOrders = map[string]func(a, b wire.QueueSummary) int{
-	"messages": func(a, b wire.QueueSummary) int { return int(b.Messages - a.Messages) },
-	"bytes":    func(a, b wire.QueueSummary) int { return int(b.Bytes - a.Bytes) },
-	"oldest":   func(a, b wire.QueueSummary) int { return a.Oldest.Compare(b.Oldest) },
-	"quota":    func(a, b wire.QueueSummary) int { return int(1000 * (b.QuotaPercent - a.QuotaPercent)) },
-	"name":     func(a, b wire.QueueSummary) int { return strings.Compare(a.Queue, b.Queue) },
+var summaryOrders = map[string]func(a, b *wire.QueueSummary) int{
+	"messages": func(a, b *wire.QueueSummary) int { return int(b.Messages - a.Messages) },
+	"bytes":    func(a, b *wire.QueueSummary) int { return int(b.Bytes - a.Bytes) },
+	"oldest":   func(a, b *wire.QueueSummary) int { return a.Oldest.Compare(b.Oldest) },
+	"quota":    func(a, b *wire.QueueSummary) int { return int(1000 * (b.QuotaPercent - a.QuotaPercent)) },
+	"name":     func(a, b *wire.QueueSummary) int { return strings.Compare(a.Queue, b.Queue) },
 }
 
-func (a *app) showSummary(all []wire.QueueSummary, limit int) error {
+func (a *app) showSummary(all []*wire.QueueSummary, limit int) error {
 	shown := all
 	if limit > 0 && len(all) > limit {
 		shown = all[:limit]
@@ -343,7 +360,7 @@ func (a *app) showSummary(all []wire.QueueSummary, limit int) error {
 	}
 	t.row(summaryCells(now, &total, "")...)
 	for i := range shown {
-		t.row(summaryCells(now, &shown[i], queueState(now, &shown[i]))...)
+		t.row(summaryCells(now, shown[i], queueState(now, shown[i]))...)
 	}
 	if err := t.end(); err != nil {
 		return err
@@ -355,17 +372,17 @@ func (a *app) showSummary(all []wire.QueueSummary, limit int) error {
 }
 
 func summaryCells(now time.Time, q *wire.QueueSummary, state string) []string {
-	cells := []string{q.Queue, fmt.Sprint(q.Messages)}
+	cells := append(make([]string, 0, len(wire.Ages)+7), q.Queue, strconv.FormatInt(q.Messages, 10))
 	for i := range len(wire.Ages) + 1 {
 		n := ""
 		if i < len(q.Ages) {
-			n = fmt.Sprint(q.Ages[i])
+			n = strconv.FormatInt(q.Ages[i], 10)
 		}
 		cells = append(cells, n)
 	}
 	quota := ""
 	if q.QuotaBytes > 0 {
-		quota = fmt.Sprintf("%.0f%%", q.QuotaPercent)
+		quota = strconv.FormatFloat(q.QuotaPercent, 'f', 0, 64) + "%"
 	}
 	return append(cells, size(q.Bytes), age(now, q.Oldest), quota, state)
 }

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -22,6 +24,7 @@ type table struct {
 	right  []bool // one for each column
 	widths []int
 	rows   [][]string // not written yet
+	line   []byte     // of one row, used again
 	fixed  bool
 	count  int
 	err    error
@@ -88,31 +91,50 @@ func (t *table) write() {
 		t.fixed = true
 	}
 	for _, r := range t.rows {
-		var b strings.Builder
-		for i, c := range r {
-			if len(r) < len(t.widths) {
-				b.WriteString(c) // a title
-				continue
-			}
-			pad := strings.Repeat(" ", max(0, t.widths[i]-utf8.RuneCountInString(c)))
-			if i > 0 {
-				b.WriteString("  ")
-			}
-			if t.right[i] {
-				b.WriteString(pad + c)
-			} else {
-				b.WriteString(c + pad)
-			}
-		}
-		if _, err := fmt.Fprintln(t.w, strings.TrimRight(b.String(), " ")); err != nil && t.err == nil {
+		t.line = t.format(t.line[:0], r)
+		if _, err := t.w.Write(t.line); err != nil && t.err == nil {
 			t.err = err
 		}
 	}
 	t.rows = t.rows[:0]
 }
 
+// format appends a row as a line of text.
+func (t *table) format(b []byte, row []string) []byte {
+	for i, c := range row {
+		if len(row) < len(t.widths) { // a title
+			b = append(b, c...)
+			continue
+		}
+		if i > 0 {
+			b = append(b, "  "...)
+		}
+		pad := max(0, t.widths[i]-utf8.RuneCountInString(c))
+		if t.right[i] {
+			b = append(spaces(b, pad), c...)
+		} else {
+			b = spaces(append(b, c...), pad)
+		}
+	}
+	return append(bytes.TrimRight(b, " "), '\n')
+}
+
+func spaces(b []byte, n int) []byte {
+	for range n {
+		b = append(b, ' ')
+	}
+	return b
+}
+
 // harmless keeps a stranger's words from moving the cursor or hiding text.
 func harmless(s string) string {
+	plain := true
+	for i := range len(s) {
+		plain = plain && ' ' <= s[i] && s[i] <= '~'
+	}
+	if plain { // mostly
+		return s
+	}
 	return strings.Map(func(r rune) rune {
 		switch {
 		case r == '\n' || r == '\t' || r == '\r':
@@ -141,14 +163,20 @@ func span(d time.Duration) string {
 	}
 	switch s := int64(d / time.Second); {
 	case s < 60:
-		return fmt.Sprintf("%ds", s)
+		return strconv.FormatInt(s, 10) + "s"
 	case s < 3600:
-		return fmt.Sprintf("%dm%02ds", s/60, s%60)
+		return twoUnits(s/60, 'm', s%60, 's')
 	case s < 86400:
-		return fmt.Sprintf("%dh%02dm", s/3600, s/60%60)
+		return twoUnits(s/3600, 'h', s/60%60, 'm')
 	default:
-		return fmt.Sprintf("%dd%02dh", s/86400, s/3600%24)
+		return twoUnits(s/86400, 'd', s/3600%24, 'h')
 	}
+}
+
+// twoUnits writes 3h05m; a list of a million messages has a million of them.
+func twoUnits(large int64, unit byte, small int64, smallUnit byte) string {
+	b := append(strconv.AppendInt(make([]byte, 0, 16), large, 10), unit, byte('0'+small/10), byte('0'+small%10), smallUnit)
+	return string(b)
 }
 
 // in is how far off t is: "in 4m10s", "now" for what is due, empty for never.
