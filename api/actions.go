@@ -36,7 +36,7 @@ func (s *Server) act(ctx context.Context, in *struct{ Body wire.Action }) (*huma
 			return w.byIDs(ids)
 		}), nil
 	}
-	m, err := actionFilter(req)
+	m, err := actionFilter(req, s.now())
 	if err != nil {
 		return nil, err
 	}
@@ -64,7 +64,7 @@ func parseIDs(list []string) ([]mail.ID, error) {
 
 // actionFilter is the filter of an action. An empty one is every message there
 // is, which somebody must have meant.
-func actionFilter(req *wire.Action) (*matcher, error) {
+func actionFilter(req *wire.Action, now time.Time) (*matcher, error) {
 	f := wire.Filter{}
 	if req.Filter != nil {
 		f = *req.Filter
@@ -81,7 +81,6 @@ func actionFilter(req *wire.Action) (*matcher, error) {
 	if empty == (wire.Filter{}) && !req.All {
 		return nil, mail.Fail(mail.Invalid, "the filter is empty: that is every message of every account; set all to true if that is meant")
 	}
-	now := time.Now()
 	m, err := newMatcher(&f, now)
 	if err != nil {
 		return nil, err
@@ -105,7 +104,7 @@ func (w *worker) byIDs(ids []mail.ID) error {
 	w.DryRun = w.dry
 	var items []spool.Item
 	for _, id := range ids {
-		rows, err := w.s.byID(id, mail.At(time.Now()))
+		rows, err := w.s.byID(id, w.s.deps.Node.Now())
 		if err != nil {
 			return err
 		}

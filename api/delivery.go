@@ -3,7 +3,6 @@ package api
 import (
 	"context"
 	"fmt"
-	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -25,7 +24,7 @@ func (s *Server) listSuspensions(context.Context, *struct{}) (*body[[]wire.Suspe
 	if err != nil {
 		return nil, err
 	}
-	now := mail.At(time.Now())
+	now := s.deps.Node.Now()
 	out := []wire.Suspension{}
 	for _, r := range rules {
 		if inForce(&r.Hold, now) {
@@ -57,7 +56,7 @@ func (s *Server) suspend(ctx context.Context, in *struct{ Body wire.Suspension }
 	if err := checkUntil(in.Body.Until); err != nil {
 		return nil, err
 	}
-	return nil, s.deps.Node.Suspend(ctx, spool.Suspend{Scope: scope, By: callerOf(ctx).Name, Reason: in.Body.Reason, Until: mail.At(in.Body.Until)})
+	return nil, s.deps.Node.Suspend(ctx, spool.Suspend{Scope: scope, By: callerOf(ctx).Name, Reason: in.Body.Reason, Until: s.until(in.Body.Until)})
 }
 
 func (s *Server) resume(ctx context.Context, in *struct {

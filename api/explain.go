@@ -50,7 +50,7 @@ func (s *Server) explain(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
-	e := &explaining{s: s, now: time.Now()}
+	e := &explaining{s: s, now: s.now()}
 	e.out = wire.Explain{Login: login, At: e.now.UTC(), Verdict: wire.Skipped, Domains: []wire.DomainCheck{}}
 	if err := e.read(login); err != nil {
 		return nil, err

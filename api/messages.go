@@ -7,7 +7,6 @@ import (
 	"io"
 	"net/http"
 	"strings"
-	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
@@ -45,7 +44,7 @@ func (s *Server) listMessages(_ context.Context, in *struct {
 	After string `query:"after" doc:"cursor: go on after this row, QUEUE:QUEUE_ID"`
 	Limit int    `query:"limit" minimum:"0" doc:"at most so many rows; 0: all"`
 }) (*huma.StreamResponse, error) {
-	m, err := newMatcher(&in.Filter, time.Now())
+	m, err := newMatcher(&in.Filter, s.now())
 	if err != nil {
 		return nil, err
 	}
@@ -121,7 +120,7 @@ func (s *Server) hits(text string) ([]hit, error) {
 	if err != nil {
 		return nil, invalid(err)
 	}
-	rows, err := s.byID(id, mail.At(time.Now()))
+	rows, err := s.byID(id, s.deps.Node.Now())
 	if err == nil && len(rows) == 0 {
 		err = mail.Fail(mail.NotFound, fmt.Sprintf("there is no message %s: it was delivered, bounced, collected, or removed longer ago than it is kept", id))
 	}
@@ -139,7 +138,7 @@ func (s *Server) getMessage(_ context.Context, in *IDPath) (*body[wire.Message],
 		if h.queue == nil {
 			continue
 		}
-		sum, err := s.summarize(*h.queue, false, time.Now())
+		sum, err := s.summarize(*h.queue, false, s.now())
 		if err != nil {
 			return nil, err
 		}

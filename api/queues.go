@@ -76,7 +76,7 @@ func (s *Server) listQueues(_ context.Context, in *struct {
 	Empty bool `query:"empty" doc:"also queues without mail"`
 }) (*huma.StreamResponse, error) {
 	return s.stream(func(emit func(any) error) error {
-		all, err := s.newSummaries(mail.At(time.Now()))
+		all, err := s.newSummaries(s.deps.Node.Now())
 		if err != nil {
 			return err
 		}
@@ -113,7 +113,7 @@ func (s *Server) getQueue(_ context.Context, in *QueuePath) (*body[wire.QueueSum
 	if err != nil {
 		return nil, err
 	}
-	sum, err := s.summarize(q, true, time.Now())
+	sum, err := s.summarize(q, true, s.now())
 	if err != nil {
 		return nil, err
 	}
@@ -134,7 +134,22 @@ func (s *Server) holdQueue(ctx context.Context, in *struct {
 	if err := checkUntil(in.Body.Until); err != nil {
 		return nil, err
 	}
-	return nil, s.deps.Node.HoldQueue(ctx, spool.HoldQueue{Queue: name, By: callerOf(ctx).Name, Reason: in.Body.Reason, Until: mail.At(in.Body.Until)})
+	return nil, s.deps.Node.HoldQueue(ctx, spool.HoldQueue{Queue: name, By: callerOf(ctx).Name, Reason: in.Body.Reason, Until: s.until(in.Body.Until)})
+}
+
+// now is the time that rows are compared with.
+func (s *Server) now() time.Time { return s.deps.Node.Now().Std() }
+
+// until is a moment that somebody read off his own clock, as a time of the rows:
+// these may be ahead of the clock on the wall (see cluster.Node.Now).
+func (s *Server) until(t time.Time) mail.Time {
+	if t.IsZero() {
+		return 0
+	}
+	if ahead := s.now().Sub(time.Now()); ahead > time.Second {
+		t = t.Add(ahead)
+	}
+	return mail.At(t)
 }
 
 func checkUntil(t time.Time) error {

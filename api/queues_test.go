@@ -368,6 +368,24 @@ func TestDeliveryIsSuspendedAndResumed(t *testing.T) {
 	wantKind(t, w.admin.Suspend(w.ctx(), wire.Suspension{Scope: "mailbox/jansen"}), mail.Invalid, "never pushed")
 }
 
+// After the server's clock was wrong the spool's time is ahead. An hour of the
+// operator's clock is an hour all the same.
+func TestASuspensionForAnHourWhileTheSpoolIsADayAhead(t *testing.T) {
+	w, _ := stocked(t)
+	w.ahead = 24 * time.Hour
+	run(t, w.admin.Suspend(w.ctx(), wire.Suspension{Scope: "all", Until: time.Now().Add(time.Hour)}))
+	row := func() string {
+		return collect(t, w.admin.Messages(w.ctx(), wire.Filter{Account: "pietersen"}, client.Page{}))[0].QueueName
+	}
+	if row() != "hold" {
+		t.Fatal("it is over at once")
+	}
+	w.ahead += 2 * time.Hour
+	if row() == "hold" {
+		t.Fatal("it is in force after two hours")
+	}
+}
+
 func TestTheStatusCountsWhatIsWaiting(t *testing.T) {
 	w, _ := stocked(t)
 	st, err := w.admin.Status(w.ctx())

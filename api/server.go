@@ -20,6 +20,7 @@ import (
 
 	"bsmtpd/directory"
 	"bsmtpd/host"
+	"bsmtpd/mail"
 	"bsmtpd/metric"
 	"bsmtpd/quota"
 	"bsmtpd/spool"
@@ -44,6 +45,7 @@ type Node interface {
 	Directory() directory.Reader
 	Quota() quota.Reader
 	Settings() (spool.Settings, directory.Limits)
+	Now() mail.Time // what times in rows are compared with
 }
 
 // Deps is what a Server works with.

@@ -2,7 +2,6 @@ package api
 
 import (
 	"context"
-	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -17,7 +16,7 @@ func (s *Server) registerStatus(a huma.API) {
 func (s *Server) status(context.Context, *struct{}) (*body[wire.Status], error) {
 	out := wire.Status{Node: s.deps.Name, Version: s.deps.Version, Started: s.started.UTC(), Reasons: s.deps.NotReady(), Leader: s.deps.Leader()}
 	out.Ready = len(out.Reasons) == 0
-	now := mail.At(time.Now())
+	now := s.deps.Node.Now()
 	var err error
 	for q := range s.allQueues("", &err) {
 		if q.Messages == 0 {

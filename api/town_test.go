@@ -40,6 +40,7 @@ type town struct {
 	store    *kv.Store
 	ids      uint64
 	clock    time.Duration // added to the time of day
+	ahead    time.Duration // of the spool's time, by which the API reads
 	fail     error         // every command fails with it
 	busy     map[mail.ID]bool
 	limits   directory.Limits
@@ -95,7 +96,7 @@ func (w *town) apply(f func(m *spool.Moves) error) error {
 	}
 	batch := w.store.Begin()
 	tx := kv.NewOverlay(batch)
-	m := &spool.Moves{Tx: tx, Now: mail.At(time.Now().Add(w.clock)), Set: spool.DefaultSettings(),
+	m := &spool.Moves{Tx: tx, Now: mail.At(time.Now().Add(w.clock + w.ahead)), Set: spool.DefaultSettings(),
 		NewID: func() mail.ID { w.ids++; return mail.NewID(w.ids, 0) }}
 	m.Charge = func(login mail.Login, size int64) (spool.TargetResult, error) {
 		a, err := directory.Reader{R: tx}.Account(login)
@@ -189,6 +190,9 @@ func (w *town) Directory() directory.Reader {
 }
 
 func (w *town) Quota() quota.Reader { return quota.Reader{R: w.store} }
+
+// Now is not moved by clock: that makes mail older, not the day later.
+func (w *town) Now() mail.Time { return mail.At(time.Now()).Add(w.ahead) }
 
 func (w *town) Settings() (spool.Settings, directory.Limits) {
 	return spool.DefaultSettings(), w.limits
