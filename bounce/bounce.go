@@ -291,7 +291,7 @@ func (s *Server) notify(ctx context.Context, o spool.Owed) error {
 	}
 	action := actionName(worst(&o))
 	s.m.queued.WithLabelValues(action).Inc()
-	s.m.delay.Observe(mail.At(time.Now()).Sub(o.Since).Seconds())
+	s.m.delay.Observe(max(0, mail.At(time.Now()).Sub(o.Since).Seconds()))
 	s.d.Mail.Bounced(o.Key.ID, got.ID, o.From, action)
 	return nil
 }
