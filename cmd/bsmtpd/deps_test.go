@@ -68,6 +68,7 @@ var folderRules = []folderRule{
 		"github.com/spf13 golang.org/x github.com/cockroachdb/pebble/v2/vfs github.com/emersion/go-smtp layeh.com/radius"},
 
 	{"simtest", "node config cluster portal " + leaves + deciders + doers + "api/wire api/client", "github.com golang.org pgregory.net"},
+	{"simtest/machine", "delivery cluster kv mail " + deciders, "github.com/cockroachdb"}, // its lower level
 	{"scripts/summary", "", ""},
 	{"test/*", "", ""}, // tests with real peers, and nothing else
 	{"bench", "api/client api/wire host mail", "layeh.com/radius golang.org/x"}, // the finished program, from outside
