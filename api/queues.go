@@ -146,7 +146,7 @@ func (s *Server) until(t time.Time) mail.Time {
 	if t.IsZero() {
 		return 0
 	}
-	if ahead := s.now().Sub(time.Now()); ahead > time.Second {
+	if ahead := time.Until(s.now()); ahead > time.Second {
 		t = t.Add(ahead)
 	}
 	return mail.At(t)
