@@ -1,8 +1,10 @@
 package cluster
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io/fs"
 	"path"
 	"slices"
@@ -86,11 +88,15 @@ func (w walFS) OpenWriter(dir, name string) (types.WritableFile, error) {
 	if err != nil {
 		return nil, err
 	}
+	// A crash may have come before the segment had its room.
+	if err := f.Preallocate(0, walSegmentBytes); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
 	return walFile{f}, nil
 }
 
-// walFile writes a segment. Its length was fixed at creation, so data alone has
-// to be synced.
+// walFile writes a segment. Its room was taken at creation; syncing data brings
+// along the length, and that is all there is to it.
 type walFile struct{ vfs.File }
 
 func (f walFile) Sync() error { return f.File.SyncData() }
@@ -134,7 +140,7 @@ func (m *metaFile) Load(dir string) (types.PersistentState, error) {
 			return types.PersistentState{}, err
 		}
 		if slices.ContainsFunc(names, func(n string) bool { return strings.HasSuffix(n, walSuffix) }) {
-			return types.PersistentState{}, fmt.Errorf("%s is missing beside log segments: restore it from a backup, or replace this node", m.name)
+			return types.PersistentState{}, fmt.Errorf("%s is missing beside log segments: restore the whole data directory from a backup, or replace this node", m.name)
 		}
 		m.meta = walMeta{Stable: map[string][]byte{}}
 		return m.meta.State, nil
@@ -143,8 +149,11 @@ func (m *metaFile) Load(dir string) (types.PersistentState, error) {
 		return types.PersistentState{}, err
 	}
 	var meta walMeta
-	if err := kv.Decode(data, &meta); err != nil {
-		return types.PersistentState{}, fmt.Errorf("%s is damaged: %w; restore it from a backup, or replace this node", m.name, err)
+	if data, err = cutSum(data); err == nil {
+		err = kv.Decode(data, &meta)
+	}
+	if err != nil {
+		return types.PersistentState{}, fmt.Errorf("%s is damaged: %w; restore the whole data directory from a backup, or replace this node", m.name, err)
 	}
 	if meta.Stable == nil {
 		meta.Stable = map[string][]byte{}
@@ -159,6 +168,26 @@ func (m *metaFile) CommitState(s types.PersistentState) error {
 	defer m.mu.Unlock()
 	m.meta.State = s
 	return m.write()
+}
+
+// sumWord stands before the CRC-32C at the end of the meta file.
+const sumWord = "crc:"
+
+func addSum(data []byte) []byte {
+	return binary.BigEndian.AppendUint32(append(data, sumWord...), crc32.Checksum(data, castagnoli))
+}
+
+// cutSum is data without its checksum. A file of the time before there was one
+// has none.
+func cutSum(data []byte) ([]byte, error) {
+	at := len(data) - len(sumWord) - 4
+	if at < 0 || string(data[at:at+len(sumWord)]) != sumWord {
+		return data, nil
+	}
+	if crc32.Checksum(data[:at], castagnoli) != binary.BigEndian.Uint32(data[len(data)-4:]) {
+		return nil, errors.New("its checksum is wrong")
+	}
+	return data[:at], nil
 }
 
 // GetStable implements types.MetaStore.
@@ -177,7 +206,7 @@ func (m *metaFile) SetStable(key, value []byte) error {
 }
 
 func (m *metaFile) write() error {
-	return m.wait.until("the log's meta file", func() error { return host.WriteFile(m.fs, m.name, kv.Encode(m.meta)) })
+	return m.wait.until("the log's meta file", func() error { return host.WriteFile(m.fs, m.name, addSum(kv.Encode(m.meta))) })
 }
 
 // Close implements io.Closer.
