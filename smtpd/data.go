@@ -42,12 +42,16 @@ func (s *session) receive(r io.Reader) error {
 	if r := t.body.open(&s.srv.bodies, s.set, s.trace().appendTo(space[:0])); r != nil {
 		return r
 	}
+	room := len(emptyLine)
 	for {
 		p, refused := t.body.space()
 		if refused != nil {
 			return refused
 		}
-		n, err := r.Read(p)
+		n, err := r.Read(p[room:])
+		if room > 0 && n > 0 {
+			n, room = separate(p, n), 0
+		}
 		t.body.took(n)
 		if r := t.header.scan(p[:n]); r != nil {
 			return r
@@ -59,6 +63,19 @@ func (s *session) receive(r io.Reader) error {
 			return err
 		}
 	}
+}
+
+const emptyLine = "\r\n"
+
+// separate puts an empty line before a message that begins with a blank. It has no
+// header, and behind the Received field its first line would become part of that.
+// The n octets of the message stand in p behind room for the line; it says how many
+// there are now, from the beginning of p on.
+func separate(p []byte, n int) int {
+	if first := p[len(emptyLine)]; first == ' ' || first == '\t' {
+		return copy(p, emptyLine) + n
+	}
+	return copy(p, p[len(emptyLine):len(emptyLine)+n])
 }
 
 // broken logs why there will be no message and says what go-smtp is to answer.

@@ -1,6 +1,7 @@
 package smtpd
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -64,6 +65,30 @@ func TestHeaderEndsWhereItEnds(t *testing.T) {
 		h := newHeader()
 		if r := feed(&h, head+received); r == nil {
 			t.Errorf("%q: a loop was not seen", head)
+		}
+	}
+}
+
+// A message cannot write on in the Received field that stands before it.
+func TestAMessageThatBeginsWithABlankHasNoHeader(t *testing.T) {
+	w := newWorld(t).serve()
+	c := w.hello()
+	defer c.Close()
+	for _, tt := range []struct{ said, want string }{
+		{" by evil.example\r\nSubject: x\r\n", "\r\n by evil.example\r\nSubject: x\r\n"},
+		{"\tx", "\r\n\tx"},
+		{"a: b\r\n\tc\r\n", "a: b\r\n\tc\r\n"},
+		{"\r\n x\r\n", "\r\n x\r\n"},
+		{"", ""},
+	} {
+		c.envelope(jansen)
+		c.send(fmt.Sprintf("BDAT %d LAST\r\n%s", len(tt.said), tt.said))
+		c.want("250")
+		all := w.stored()
+		_, date, _ := strings.Cut(all[len(all)-1].Body, ";\r\n\t")
+		_, got, _ := strings.Cut(date, "\r\n")
+		if got != tt.want {
+			t.Errorf("%q is stored as %q", tt.said, all[len(all)-1].Body)
 		}
 	}
 }
