@@ -107,5 +107,9 @@ func (n *Node) Short() error {
 	if p.waiting == 0 && (p.err == nil || time.Since(p.last) > shortFor) {
 		return nil
 	}
-	return mail.Fail(mail.LowSpace, fmt.Sprintf("the mail store cannot be written: %v", p.err))
+	why := p.err
+	if errno := syscall.Errno(0); errors.As(why, &errno) {
+		why = errno // senders are told: without the names of our files
+	}
+	return mail.Fail(mail.LowSpace, fmt.Sprintf("the mail store cannot be written: %v", why))
 }
