@@ -96,14 +96,28 @@ func (m *Moves) Finish(c Finish) (Finished, error) {
 	if err != nil {
 		return Finished{}, err
 	}
-	if q.Claim == nil || q.Claim.Session != c.Session {
+	if c.Damaged {
+		if err := m.mend(q); err != nil {
+			return Finished{}, err
+		}
+	}
+	if !q.worked(c.Session) {
+		if c.Damaged {
+			if err := m.arrange(q); err != nil {
+				return Finished{}, err
+			}
+			if err := m.putQueue(q); err != nil {
+				return Finished{}, err
+			}
+		}
 		return Finished{Stale: true, Next: q.Next, Left: q.Messages}, nil
 	}
 	// A node's clock may be behind the machine's time, which never goes back: by
 	// that clock every next attempt would be due already, again and again.
 	if behind := q.Claim.Since - c.Began; behind > 0 {
 		c.Began += behind
-		if c.EarliestRetry != 0 {
+		// What is still ahead was said by a clock that had caught up meanwhile.
+		if c.EarliestRetry != 0 && c.EarliestRetry <= m.Now {
 			c.EarliestRetry += behind
 		}
 	}
@@ -177,7 +191,7 @@ func (m *Moves) cameAfter(name QueueName, id mail.ID) (bool, error) {
 	for range (Reader{m.Tx}).Messages(name, id, &err) {
 		return true, nil
 	}
-	if mail.KindOf(err) == mail.Broken {
+	if undecodable(err) {
 		err = nil
 	}
 	return false, err

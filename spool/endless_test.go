@@ -64,6 +64,20 @@ func TestAClockThatIsBehindDoesNotMakeAQueueDueWithoutEnd(t *testing.T) {
 	}
 }
 
+// A clock that was behind when the session began and was put right before it ended
+// does not put mail to the world off by as much as it was behind.
+func TestAClockThatCaughtUpAmidASessionPutsNothingOff(t *testing.T) {
+	s := newStory(t)
+	id := s.MailTo(world)
+	s.Start(world, CauseTimer)
+	s.End(world, OutcomeDone, func(f *Finish) {
+		f.Began, f.SeenTo, f.EarliestRetry = s.now.Add(-24*time.Hour), id, s.now.Add(5*time.Minute)
+	})
+	if q := s.queue(world); q.Next != s.now.Add(5*time.Minute) {
+		t.Errorf("next attempt in %s", q.Next.Sub(s.now))
+	}
+}
+
 // One damaged row of a queue must not keep everything else from its end.
 func TestADamagedQueueDoesNotHoldUpWhatIsPastItsLife(t *testing.T) {
 	b := newBench(t)
