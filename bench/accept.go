@@ -13,15 +13,15 @@ type acceptance struct {
 }
 
 func accept4k(ctx context.Context, b *bench) error {
-	return b.accept(ctx, acceptance{load{64, 4096}, 100_000, target{TimesPostfix: 5}}, "accept 4 KiB, 64 sessions", target{PartPostfix: 1. / 5})
+	return b.accept(ctx, acceptance{load{b, 64, 4096}, 100_000, target{TimesPostfix: 5}}, "accept 4 KiB, 64 sessions", target{PartPostfix: 1. / 5})
 }
 
 func accept64k(ctx context.Context, b *bench) error {
-	return b.accept(ctx, acceptance{load{16, 64 << 10}, 20_000, target{TimesPostfix: 3}}, "accept 64 KiB, 16 sessions", target{})
+	return b.accept(ctx, acceptance{load{b, 16, 64 << 10}, 20_000, target{TimesPostfix: 3}}, "accept 64 KiB, 16 sessions", target{})
 }
 
 func accept1m(ctx context.Context, b *bench) error {
-	return b.accept(ctx, acceptance{load{16, 1 << 20}, 1500, target{TimesPostfix: 1.5}}, "accept 1 MiB, 16 sessions", target{})
+	return b.accept(ctx, acceptance{load{b, 16, 1 << 20}, 1500, target{TimesPostfix: 1.5}}, "accept 1 MiB, 16 sessions", target{})
 }
 
 // length of a measured round; runs of less than two seconds scatter widely.
@@ -68,7 +68,7 @@ func memory256(ctx context.Context, b *bench) error {
 	if err := needs(smtpSource); err != nil {
 		return err
 	}
-	a := acceptance{load{256, 4096}, 100_000, target{}}
+	a := acceptance{load{b, 256, 4096}, 100_000, target{}}
 	f := figure{Name: "memory at 256 sessions, PSS of all processes", Unit: "MiB", Target: target{PartPostfix: 1. / 3}}
 	err := b.turns(ctx, setup{hold: true}, func(ctx context.Context, srv server, _ int) error {
 		perSecond, err := a.warmUp(ctx, srv.addr(), size(b, 700*time.Millisecond, 200*time.Millisecond))
@@ -76,6 +76,7 @@ func memory256(ctx context.Context, b *bench) error {
 			return err
 		}
 		most := watchMemory(srv.group(), 500*time.Millisecond)
+		defer most()
 		_, err = a.bring(ctx, srv.addr(), a.count(b, perSecond))
 		f.add(srv.name(), mib(most().pss))
 		return err

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -233,3 +234,6 @@ func until(ctx context.Context, step time.Duration, what string, ask func() (boo
 		}
 	}
 }
+
+// hasWord reports whether a word stands in a list with spaces between its words.
+func hasWord(list, word string) bool { return slices.Contains(strings.Fields(list), word) }

@@ -87,9 +87,15 @@ func (f *figure) add(server string, value float64) {
 
 func (f figure) String() string {
 	c := f.cells()
-	s := fmt.Sprintf("%s: bsmtpd %s %s", c[1], c[2], f.Unit)
+	s := c[1] + ":"
+	if c[2] != "" {
+		s += " bsmtpd " + c[2]
+	}
 	if c[3] != "" {
-		s += fmt.Sprintf(", Postfix %s, ratio %s", c[3], c[4])
+		s += " Postfix " + c[3]
+	}
+	if c[4] != "" {
+		s += ", ratio " + c[4]
 	}
 	if c[5] != "" {
 		s += fmt.Sprintf("; to reach %s: %s", c[5], c[6])

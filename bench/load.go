@@ -14,14 +14,19 @@ import (
 
 // load is how smtp-source brings mail.
 type load struct {
+	bench    *bench
 	sessions int
-	length   int // of a message, in bytes
+	length   int // of a message with its header, in bytes
 }
 
 // bring sends count messages to the customer with smtp-source, which keeps its
 // connections. It gives the time from its start to its end.
 func (l load) bring(ctx context.Context, addr string, count int) (time.Duration, error) {
-	args := []string{"-4", "-d", "-C", "20", "-s", strconv.Itoa(min(l.sessions, count)), "-l", strconv.Itoa(l.length), "-m", strconv.Itoa(count),
+	file, err := l.bench.messageFile(l.length)
+	if err != nil {
+		return 0, err
+	}
+	args := []string{"-4", "-d", "-C", "20", "-s", strconv.Itoa(min(l.sessions, count)), "-F", file, "-m", strconv.Itoa(count),
 		"-f", sender, "-t", recipient, addr}
 	cmd := exec.CommandContext(ctx, smtpSource, args...)
 	dieWithUs(cmd)

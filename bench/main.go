@@ -30,6 +30,11 @@ func scenarios() []scenario {
 		{"memory", "memory while 256 sessions bring 4 KiB messages", 5 * time.Minute, memory256},
 		{"through", "accept 4 KiB over 64 sessions and deliver to smtp-sink", 6 * time.Minute, through},
 		{"drain", "20,000 messages of 4 KiB queued for one customer, whose server comes up", 8 * time.Minute, drain},
+		{"line", "a drain over a line of 1 Mbit/s with a round trip of 200 ms", 8 * time.Minute, drainOverLine},
+		{"deep", "1,000,000 messages of 4 KiB queued for 100,000 accounts (Postfix: 100,000 for one destination)", 15 * time.Minute, deep},
+		{"login", "login to first byte at the customer's server, 100,000 accounts with mail, idle node", 6 * time.Minute, login},
+		{"storm", "100,000 logins within 60 s, each with mail, 1,000 customers' servers", 8 * time.Minute, storm},
+		{"sweep", "a sweep over 100,000 waiting accounts, all servers down", 12 * time.Minute, sweep},
 	}
 }
 

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
+	"syscall"
 	"time"
 )
 
@@ -110,7 +112,7 @@ func field(file, name string) (int64, bool) {
 }
 
 // watchMemory looks at a group every step until stop is called, which gives the
-// most that was seen of each.
+// most that was seen of each. stop may be called again.
 func watchMemory(g *group, step time.Duration) (stop func() memory) {
 	end, done := make(chan struct{}), make(chan memory)
 	go func() {
@@ -128,7 +130,24 @@ func watchMemory(g *group, step time.Duration) (stop func() memory) {
 			}
 		}
 	}()
-	return func() memory { close(end); return <-done }
+	return sync.OnceValue(func() memory { close(end); return <-done })
+}
+
+// diskUse is what a directory takes on the disk, in bytes.
+func diskUse(dir string) (int64, error) {
+	var sum int64
+	err := filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return nil // files come and go while we look
+		}
+		if i, err := d.Info(); err == nil {
+			if s, ok := i.Sys().(*syscall.Stat_t); ok {
+				sum += s.Blocks * 512
+			}
+		}
+		return nil
+	})
+	return sum, err
 }
 
 // files counts the regular files below directories.

@@ -82,6 +82,12 @@ func (r *running) end(patience time.Duration) {
 	}
 }
 
+// kill takes the process away without a word.
+func (r *running) kill() {
+	r.cmd.Process.Kill()
+	<-r.gone
+}
+
 func (r *running) alive() bool {
 	select {
 	case <-r.gone:

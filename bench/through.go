@@ -12,7 +12,7 @@ func through(ctx context.Context, b *bench) error {
 	if err := needs(smtpSource, smtpSink); err != nil {
 		return err
 	}
-	l := load{64, 4096}
+	l := load{b, 64, 4096}
 	counts := map[string]int{"postfix": size(b, 5_000, 300), "bsmtpd": size(b, 40_000, 2000)} // some seconds each
 	speed := figure{Name: "accept and deliver 4 KiB, 64 sessions", Unit: "messages/s", Target: target{TimesPostfix: 5}}
 	cpu := figure{Name: "CPU seconds per 1,000 of them", Unit: "s"}
@@ -82,7 +82,7 @@ func drain(ctx context.Context, b *bench) error {
 		return err
 	}
 	err = b.turns(ctx, setup{next: next}, func(ctx context.Context, srv server, round int) error {
-		if err := gather(ctx, srv, load{16, 4096}, n); err != nil {
+		if err := gather(ctx, srv, load{b, 16, 4096}, n); err != nil {
 			return err
 		}
 		s, err := startSink(ctx, next)
