@@ -72,7 +72,7 @@ type Log struct {
 // LowSpace is the watermarks of the data directory's file system.
 type LowSpace struct {
 	SoftBytes  mail.Size     `key:"soft_bytes" default:"1GiB" reload:"yes" doc:"Free bytes below which new mail is refused. 0: never."`
-	HardBytes  mail.Size     `key:"hard_bytes" default:"256MiB" reload:"yes" doc:"Free bytes below which the node stops working on mail. 0: never."`
+	HardBytes  mail.Size     `key:"hard_bytes" default:"256MiB" reload:"yes" doc:"Free bytes below which the node stops working on mail. At least 128MiB, because the log takes its room 64 MiB at a time. 0: never."`
 	SoftInodes int64         `key:"soft_inodes" default:"2000" reload:"yes" doc:"Free inodes below which new mail is refused. 0: never. Ignored where the file system does not count them."`
 	HardInodes int64         `key:"hard_inodes" default:"500" reload:"yes" doc:"Free inodes below which the node stops working on mail. 0: never."`
 	CheckEvery time.Duration `key:"check_every" default:"2s" reload:"yes" doc:"How often the free space is looked at."`
@@ -90,6 +90,10 @@ type Store struct {
 	CacheSize    mail.Size `key:"cache_size" default:"64MiB" doc:"Memory for blocks that were read."`
 	MemtableSize mail.Size `key:"memtable_size" default:"32MiB" doc:"Memory for each of the at most four tables of changes that are not written yet."`
 }
+
+// minHardBytes leaves room for a segment of the log and what is in flight when
+// mail is stopped.
+const minHardBytes = mail.Size(128 << 20)
 
 // Check implements the check of a section.
 func (n Node) Check() error {
@@ -111,6 +115,8 @@ func (n Node) Check() error {
 	bad.when(n.Log.Format != "text" && n.Log.Format != "json", "log.format", "%q is not allowed; use text or json", n.Log.Format)
 	bad.when(n.LowSpace.HardBytes > n.LowSpace.SoftBytes, "low_space.hard_bytes",
 		"%s is above soft_bytes, %s; use the same or less", n.LowSpace.HardBytes, n.LowSpace.SoftBytes)
+	bad.when(n.LowSpace.HardBytes > 0 && n.LowSpace.HardBytes < minHardBytes, "low_space.hard_bytes",
+		"%s is too little; the log takes its room 64 MiB at a time: use %s or more, or 0 for never", n.LowSpace.HardBytes, minHardBytes)
 	bad.when(n.LowSpace.SoftInodes < 0, "low_space.soft_inodes", "%d is not allowed; use 0 or more", n.LowSpace.SoftInodes)
 	bad.when(n.LowSpace.HardInodes < 0, "low_space.hard_inodes", "%d is not allowed; use 0 or more", n.LowSpace.HardInodes)
 	bad.when(n.LowSpace.HardInodes > n.LowSpace.SoftInodes, "low_space.hard_inodes",
