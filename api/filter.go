@@ -182,6 +182,14 @@ func (s *Server) find(m *matcher, after cursor, errp *error) iter.Seq[hit] {
 	if m.state == wire.StateTrash {
 		return s.findTrash(m, after, errp)
 	}
+	rules, err := s.deps.Node.Spool().Suspensions()
+	if err != nil {
+		*errp = err
+		return func(func(hit) bool) {}
+	}
+	if m.queues == nil && m.state == "" {
+		return s.findAcross(m, after, rules, errp)
+	}
 	return func(yield func(hit) bool) {
 		for q := range s.searched(m, after.Queue, errp) {
 			if q.Messages == 0 || m.state != "" && (m.state == wire.StateMailbox) != q.Name.IsMailbox() {
@@ -191,7 +199,7 @@ func (s *Server) find(m *matcher, after cursor, errp *error) iter.Seq[hit] {
 			if q.Name == after.Queue {
 				from = after.ID
 			}
-			if !s.findIn(m, &q, from, errp, yield) {
+			if !s.findIn(m, &q, from, rules, errp, yield) {
 				return
 			}
 		}
@@ -228,13 +236,9 @@ func (s *Server) searched(m *matcher, from spool.QueueName, errp *error) iter.Se
 }
 
 // findIn looks through one queue; false: the caller wants no more.
-func (s *Server) findIn(m *matcher, q *spool.Queue, from mail.ID, errp *error, yield func(hit) bool) bool {
+func (s *Server) findIn(m *matcher, q *spool.Queue, from mail.ID, rules suspensions, errp *error, yield func(hit) bool) bool {
 	rd := s.deps.Node.Spool()
-	sus, err := rd.Suspended(q.Name, m.now)
-	if err != nil {
-		*errp = err
-		return false
-	}
+	stopped := rules.of(q.Name, m.now) != nil
 	messages := pages(pageRows, func(last *spool.Message, err *error) iter.Seq[spool.Message] {
 		if last == nil {
 			return rd.Messages(q.Name, from, err)
@@ -245,7 +249,7 @@ func (s *Server) findIn(m *matcher, q *spool.Queue, from mail.ID, errp *error, y
 		if !m.wants(&msg) {
 			continue
 		}
-		h := hit{Message: msg, queue: q, state: stateOf(&msg, q, sus != nil, m.now)}
+		h := hit{Message: msg, queue: q, state: stateOf(&msg, q, stopped, m.now)}
 		if m.state != "" && m.state != h.state {
 			continue
 		}
@@ -255,6 +259,54 @@ func (s *Server) findIn(m *matcher, q *spool.Queue, from mail.ID, errp *error, y
 	}
 	return true
 }
+
+// findAcross looks through all queues in one walk. Going into each by itself would
+// cost more than its few messages.
+func (s *Server) findAcross(m *matcher, after cursor, rules suspensions, errp *error) iter.Seq[hit] {
+	rd := s.deps.Node.Spool()
+	messages := pages(pageRows, func(last *spool.Message, err *error) iter.Seq[spool.Message] {
+		if last == nil {
+			return rd.Across(after, err)
+		}
+		return rd.Across(spool.Item{Queue: last.Queue, ID: last.ID}, err)
+	}, errp)
+	return func(yield func(hit) bool) {
+		var queues *beside[spool.Queue]
+		var q *spool.Queue
+		stopped := false
+		for msg := range messages {
+			if !m.wants(&msg) {
+				continue
+			}
+			if q == nil || q.Name != msg.Queue {
+				if queues == nil {
+					queues = newBeside(s.allQueues(before(msg.Queue), errp), func(q *spool.Queue) string { return string(q.Name) })
+					defer queues.stop()
+				}
+				row, ok := queues.at(string(msg.Queue))
+				if !ok { // it has become a queue since
+					var err error
+					if row, ok, err = rd.Queue(msg.Queue); err != nil {
+						*errp = err
+					}
+					if err != nil && mail.KindOf(err) != mail.Broken {
+						return
+					}
+				}
+				if !ok {
+					continue // or is broken, or is none any more
+				}
+				q, stopped = &row, rules.of(row.Name, m.now) != nil
+			}
+			if !yield(hit{Message: msg, queue: q, state: stateOf(&msg, q, stopped, m.now)}) {
+				return
+			}
+		}
+	}
+}
+
+// before is a name that stands before q, and after most that do.
+func before(q spool.QueueName) spool.QueueName { return q[:len(q)-1] }
 
 func (s *Server) findTrash(m *matcher, after cursor, errp *error) iter.Seq[hit] {
 	return func(yield func(hit) bool) {

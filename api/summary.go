@@ -150,7 +150,7 @@ func bucketOf(age time.Duration) int {
 type summaries struct {
 	s        *Server
 	now      mail.Time
-	rules    []spool.Suspension
+	rules    suspensions
 	limits   directory.Limits
 	section  string // "account/" or "mailbox/": what beside was opened for
 	ages     *beside[queueAges]
@@ -188,7 +188,7 @@ func (m *summaries) closeSection() {
 }
 
 func (m *summaries) of(q *spool.Queue, ages bool) (*wire.QueueSummary, error) {
-	out := summaryOut(q, m.suspended(q.Name), m.now)
+	out := summaryOut(q, m.rules.of(q.Name, m.now), m.now)
 	if out.Account != "" {
 		m.open(q.Name)
 		acct, ok := m.accounts.at(string(out.Account))
@@ -211,10 +211,14 @@ func (m *summaries) of(q *spool.Queue, ages bool) (*wire.QueueSummary, error) {
 	return out, nil
 }
 
-func (m *summaries) suspended(q spool.QueueName) *spool.Suspension {
-	for i, r := range m.rules {
-		if (r.Scope == spool.ScopeAll || r.Scope == spool.Scope(q)) && inForce(&r.Hold, m.now) {
-			return &m.rules[i]
+// suspensions are all rules, read once for many queues.
+type suspensions []spool.Suspension
+
+// of gives the rule that stops a queue, or nil.
+func (rules suspensions) of(q spool.QueueName, now mail.Time) *spool.Suspension {
+	for i, r := range rules {
+		if (r.Scope == spool.ScopeAll || r.Scope == spool.Scope(q)) && inForce(&r.Hold, now) {
+			return &rules[i]
 		}
 	}
 	return nil
