@@ -123,6 +123,7 @@ func (b *bench) check() *rows {
 	b.checkSchedule(r)
 	b.checkIndexes(r)
 	b.checkBodies(r)
+	b.verified()
 	if n, err := b.reader().WithoutNext(b.now); n != 0 || err != nil {
 		b.Errorf("%d queues with mail have no next event (B24), %v", n, err)
 	}
