@@ -43,6 +43,10 @@ func (m *Moves) putBody(id BodyID, b bodyRow) error {
 // ref counts n more users of a body.
 func (m *Moves) ref(id BodyID, n int) error {
 	b, err := readBody(m.Tx, id)
+	if undecodable(err) {
+		m.report("", err)
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -53,6 +57,10 @@ func (m *Moves) ref(id BodyID, n int) error {
 // unref counts one user less; the last one takes the body along.
 func (m *Moves) unref(id BodyID) error {
 	b, err := readBody(m.Tx, id)
+	if undecodable(err) {
+		m.report("", err)
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -74,6 +82,14 @@ func (m *Moves) dropBody(id BodyID, b bodyRow) error {
 		}
 	}
 	return m.Tx.Delete(bodyKey(id))
+}
+
+// dropDamaged drops a staged body whose row does not decode.
+func (m *Moves) dropDamaged(id BodyID, why error) error {
+	if err := m.setAside(bodyKey(id), "", why); err != nil {
+		return err
+	}
+	return m.drop(string(u64([]byte(chunkPrefix), uint64(id))), func([]byte) bool { return true })
 }
 
 // Stage keeps one chunk of a body whose envelope is still to come. A chunk that
@@ -132,6 +148,19 @@ func (r Reader) Body(id BodyID) (io.ReadCloser, error) {
 		return nil, err
 	}
 	return &bodyReader{r: r.R, id: id, end: b.Chunks}, nil
+}
+
+// Small gives a body of size bytes whole if it is in one chunk, with a single look
+// at the disk; otherwise nil, and Body is to be asked.
+func (r Reader) Small(id BodyID, size int64) ([]byte, error) {
+	if size > ChunkBytes {
+		return nil, nil
+	}
+	v, err := r.R.Get(chunkKey(id, 0))
+	if err != nil || int64(len(v)) != size {
+		return nil, err
+	}
+	return v, nil
 }
 
 func (b *bodyReader) Read(p []byte) (int, error) {

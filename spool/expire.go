@@ -74,13 +74,14 @@ func (m *Moves) expireMessages(limit int, out *Expired) (int, error) {
 			continue // no message has such a key
 		}
 		msg, ok, err := Reader{m.Tx}.Message(name, id)
-		if mail.KindOf(err) == mail.Broken || err == nil && !ok {
-			continue
+		switch {
+		case undecodable(err):
+			err = m.mendQueue(name)
+			out.Damaged++
+		case err == nil && ok:
+			err = m.expireMessage(&msg, out)
 		}
 		if err != nil {
-			return 0, err
-		}
-		if err := m.expireMessage(&msg, out); err != nil {
 			return 0, err
 		}
 	}
@@ -89,9 +90,6 @@ func (m *Moves) expireMessages(limit int, out *Expired) (int, error) {
 
 func (m *Moves) expireMessage(msg *Message, out *Expired) error {
 	q, err := m.queue(msg.Queue)
-	if mail.KindOf(err) == mail.Broken { // somebody has to repair the queue; others must not wait for that
-		return m.expireLater(msg, m.Now.Add(m.Set.SweepEvery))
-	}
 	if err != nil {
 		return err
 	}
@@ -115,6 +113,21 @@ func (m *Moves) expireMessage(msg *Message, out *Expired) error {
 	return m.putQueue(q)
 }
 
+// mendQueue is mend where nobody holds the queue's row.
+func (m *Moves) mendQueue(name QueueName) error {
+	q, err := m.queue(name)
+	if err != nil {
+		return err
+	}
+	if err := m.mend(q); err != nil {
+		return err
+	}
+	if err := m.arrange(q); err != nil {
+		return err
+	}
+	return m.putQueue(q)
+}
+
 func (m *Moves) expireLater(msg *Message, at mail.Time) error {
 	msg.Expires = at
 	if err := m.Tx.Set(timedKey(expiryPrefix, at, msg.ID, msg.Queue), nil); err != nil {
@@ -130,23 +143,24 @@ func (m *Moves) expireStaged(limit int, out *Expired) (int, error) {
 	}
 	for _, k := range keys {
 		_, id, _, err := cutTimed(stagedPrefix, k)
+		if derr := m.Tx.Delete(k); derr != nil {
+			return 0, derr
+		}
 		if err != nil {
-			return 0, brokenRow("the key of a staged body", err)
+			continue // no body has such a key
 		}
 		b, err := readBody(m.Tx, id)
+		switch {
+		case undecodable(err): // nobody uses a body that is still on this list
+			err = m.dropDamaged(id, err)
+			out.Damaged++
+		case err == nil && b.Staged != 0:
+			err = m.dropBody(id, b)
+			out.Bodies++
+		}
 		if err != nil {
 			return 0, err
 		}
-		if err := m.Tx.Delete(k); err != nil {
-			return 0, err
-		}
-		if b.Staged == 0 {
-			continue
-		}
-		if err := m.dropBody(id, b); err != nil {
-			return 0, err
-		}
-		out.Bodies++
 	}
 	return len(keys), nil
 }
@@ -158,19 +172,28 @@ func (m *Moves) expireTrash(limit int, out *Expired) (int, error) {
 	}
 	for _, k := range keys {
 		at, id, name, err := cutTimed(trashExpiry, k)
-		if err != nil {
-			return 0, brokenRow("the key of a removed message", err)
+		if err != nil { // no message has such a key
+			if err := m.Tx.Delete(k); err != nil {
+				return 0, err
+			}
+			continue
 		}
 		v, err := m.Tx.Get(trashKey(id, name))
 		if err != nil {
 			return 0, err
 		}
+		r, derr := decodeRemoved(v, id, name)
+		if derr != nil && v != nil { // its body is left over
+			if err := m.setAside(trashKey(id, name), name, derr); err != nil {
+				return 0, err
+			}
+			out.Damaged++
+		}
 		if err := m.dropTrash(id, name, at); err != nil {
 			return 0, err
 		}
-		r, err := decodeRemoved(v, id, name)
-		if err != nil {
-			continue // its body is left behind; verify finds it
+		if derr != nil {
+			continue
 		}
 		if err := m.unref(r.Message.Body); err != nil {
 			return 0, err

@@ -11,7 +11,8 @@ import (
 // with a Tx that is thrown away if the move returns an error.
 //
 // An error of Kind Broken, Invalid or Conflict is an answer to whoever proposed
-// the command; any other error is the disk's and must stop the node.
+// the command; any other error is the disk's and must stop the node. Broken, of
+// rows that do not decode, is rare: see aside.go.
 type Moves struct {
 	Tx  kv.Tx
 	Now mail.Time // machine time: it never goes back
@@ -33,9 +34,12 @@ func (m *Moves) effect(kind EffectKind, q QueueName, cause Cause) {
 	m.Effects = append(m.Effects, Effect{Kind: kind, Queue: q, Cause: cause, Login: q.Login()})
 }
 
-// queue reads a queue's row, or makes an empty one.
+// queue reads a queue's row, or makes an empty one, or a new one of a damaged.
 func (m *Moves) queue(name QueueName) (*Queue, error) {
 	q, _, err := Reader{m.Tx}.Queue(name)
+	if undecodable(err) {
+		return m.rebuild(name, err)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -133,6 +137,10 @@ func (m *Moves) due(q *Queue, cause Cause) (Denial, error) {
 // insert puts a message into its queue and gives the queue its next event. The
 // room must have been charged, and the body counted, before.
 func (m *Moves) insert(msg *Message) error {
+	q, err := m.queue(msg.Queue) // first: a damaged row is made of the messages that are there
+	if err != nil {
+		return err
+	}
 	if err := m.putMessage(msg); err != nil {
 		return err
 	}
@@ -143,10 +151,6 @@ func (m *Moves) insert(msg *Message) error {
 		if err := m.Tx.Set(timedKey(expiryPrefix, msg.Expires, msg.ID, msg.Queue), nil); err != nil {
 			return err
 		}
-	}
-	q, err := m.queue(msg.Queue)
-	if err != nil {
-		return err
 	}
 	q.Messages++
 	q.Bytes += msg.Size
@@ -182,22 +186,22 @@ func (m *Moves) takeOut(q *Queue, msg *Message) error {
 	}
 	q.Messages--
 	q.Bytes -= msg.Size
-	if login := msg.Queue.Login(); login != "" {
-		return m.Refund(login, msg.Size, 1)
+	if msg.Hold != nil {
+		q.Held = max(0, q.Held-1)
 	}
-	return nil
+	return m.refund(msg.Queue, msg.Size, 1)
 }
 
 // Forget drops the row of an empty queue whose account is being removed.
 func (m *Moves) Forget(name QueueName) error {
-	q, ok, err := Reader{m.Tx}.Queue(name)
-	if err != nil || !ok {
+	q, err := m.queue(name)
+	if err != nil {
 		return err
 	}
 	if q.Messages > 0 {
 		return &mail.Error{Op: "spool", Kind: mail.Conflict, Err: fmt.Errorf("queue %s still holds %d messages", name, q.Messages)}
 	}
-	if err := m.schedule(&q, 0, CauseNone); err != nil {
+	if err := m.schedule(q, 0, CauseNone); err != nil {
 		return err
 	}
 	return m.Tx.Delete(queueKey(name))

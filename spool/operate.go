@@ -76,6 +76,10 @@ func (m *Moves) actOne(q *Queue, c *Act, it Item, out *Acted) error {
 		return m.requeue(q, it, out)
 	}
 	msg, ok, err := Reader{m.Tx}.Message(it.Queue, it.ID)
+	if undecodable(err) {
+		out.Refused = append(out.Refused, fmt.Sprintf("%s: %v; it was set aside", it.ID, err))
+		return m.mend(q)
+	}
 	if err != nil {
 		return err
 	}
@@ -90,11 +94,15 @@ func (m *Moves) actOne(q *Queue, c *Act, it Item, out *Acted) error {
 	out.Done++
 	switch c.Action {
 	case ActHold:
+		if msg.Hold == nil {
+			q.Held++
+		}
 		msg.Hold = &Hold{By: c.By, Reason: c.Reason, At: m.Now}
 		return m.putMessage(&msg)
 	case ActRelease, ActRetry:
-		if c.Action == ActRelease {
+		if c.Action == ActRelease && msg.Hold != nil {
 			msg.Hold = nil
+			q.Held = max(0, q.Held-1)
 		}
 		msg.RetryAt = 0
 		return m.putMessage(&msg)
@@ -117,7 +125,7 @@ func (m *Moves) giveUp(q *Queue, msg *Message, cause FailCause, reply func(*Reci
 	if err := m.takeOut(q, msg); err != nil {
 		return err
 	}
-	to := report(msg, NotifyFailed, cause, reply, m.Now)
+	to := reported(msg, NotifyFailed, cause, reply, m.Now)
 	if len(to) == 0 {
 		return m.unref(msg.Body)
 	}
@@ -147,10 +155,15 @@ func (m *Moves) requeue(q *Queue, it Item, out *Acted) error {
 	}
 	r, err := decodeRemoved(v, it.ID, it.Queue)
 	if err != nil {
-		return err
+		out.Refused = append(out.Refused, fmt.Sprintf("%s: %v; it was set aside", it.ID, err))
+		return m.setAsideRemoved(it, err)
 	}
 	if login := it.Queue.Login(); login != "" {
 		res, err := m.Charge(login, r.Message.Size)
+		if undecodable(err) {
+			out.Refused = append(out.Refused, fmt.Sprintf("%s: %v", it.ID, err))
+			return nil
+		}
 		if err != nil {
 			return err
 		}

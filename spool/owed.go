@@ -39,15 +39,31 @@ func (m *Moves) nextOwed() (uint64, error) {
 	var n uint64
 	if v != nil {
 		if n, _, err = cutU64(v); err != nil {
-			return 0, brokenRow("the number of the last owed bounce", err)
+			if n, err = m.lastOwed(); err != nil {
+				return 0, err
+			}
 		}
 	}
 	n++
 	return n, m.Tx.Set([]byte(owedSeqKey), u64(nil, n))
 }
 
-// report is the part of a message's recipients that its sender wants to hear of.
-func report(msg *Message, action NotifyAction, cause FailCause, reply func(*Recipient) mail.Reply, now mail.Time) []OwedRecipient {
+// lastOwed is the greatest number of an owed bounce that is still there. Those that
+// are not may have had greater ones; only two that are there must differ.
+func (m *Moves) lastOwed() (last uint64, err error) {
+	lower, upper := prefixRange([]byte(owedPrefix))
+	for k := range m.Tx.Scan(lower, upper, &err) {
+		if _, rest, kerr := cutU64(k[len(owedPrefix):]); kerr == nil {
+			if seq, _, kerr := cutU64(rest); kerr == nil {
+				last = max(last, seq)
+			}
+		}
+	}
+	return last, err
+}
+
+// reported is the part of a message's recipients that its sender wants to hear of.
+func reported(msg *Message, action NotifyAction, cause FailCause, reply func(*Recipient) mail.Reply, now mail.Time) []OwedRecipient {
 	if msg.From.IsNull() {
 		return nil
 	}
@@ -68,7 +84,7 @@ func (m *Moves) oweRefused(msg *Message, why Refusal) error {
 	if why == NoAccount {
 		cause, reply = FailAccount, mail.Reply{Code: 550, Status: mail.Status{5, 1, 1}, Text: "there is no such account any more"}
 	}
-	to := report(msg, NotifyFailed, cause, func(*Recipient) mail.Reply { return reply }, m.Now)
+	to := reported(msg, NotifyFailed, cause, func(*Recipient) mail.Reply { return reply }, m.Now)
 	if len(to) == 0 {
 		return nil
 	}
@@ -85,8 +101,8 @@ func (m *Moves) clearOwed(k OwedKey) error {
 		return &mail.Error{Op: "spool", Kind: mail.NotFound, Err: fmt.Errorf("the bounce of %s is not owed any more", k.ID)}
 	}
 	var o Owed
-	if err := kv.Decode(v, &o); err != nil {
-		return brokenRow(fmt.Sprintf("the bounce owed for %s", k.ID), err)
+	if err := kv.Decode(v, &o); err != nil { // its body is left over
+		return m.setAside(owedKey(k), k.Queue, brokenRow(fmt.Sprintf("the bounce owed for %s", k.ID), err))
 	}
 	if err := m.Tx.Delete(owedKey(k)); err != nil {
 		return err

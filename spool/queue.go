@@ -9,6 +9,7 @@ package spool
 import (
 	"strings"
 	"time"
+	"unicode"
 
 	"bsmtpd/mail"
 )
@@ -62,8 +63,11 @@ func (q QueueName) IsAccount() bool { return strings.HasPrefix(string(q), accoun
 // IsOut reports a queue to the world.
 func (q QueueName) IsOut() bool { return strings.HasPrefix(string(q), outPrefix) }
 
-// Valid reports whether q has one of the three forms.
-func (q QueueName) Valid() bool { return q.Login() != "" || q.Domain() != "" }
+// Valid reports whether q has one of the three forms, and nothing in it that would
+// make the key of a row ambiguous or a line of a log two.
+func (q QueueName) Valid() bool {
+	return (q.Login() != "" || q.Domain() != "") && !strings.ContainsFunc(string(q), unicode.IsControl)
+}
 
 // Cause is what started, or is to start, an attempt. Lower numbers go first.
 type Cause uint8
@@ -123,6 +127,8 @@ type Queue struct {
 	// Quiet: no claim before this time. An operator's change waits for the
 	// session at work to end, and none may begin in between.
 	Quiet mail.Time `cbor:"20,keyasint,omitempty"`
+
+	Held int64 `cbor:"21,keyasint,omitempty"` // of Messages, those with a hold of their own
 }
 
 // Hold says why a queue or message is not to be tried.

@@ -232,11 +232,7 @@ func (r Reader) Suspensions() ([]Suspension, error) {
 	var out []Suspension
 	var err error
 	for k, v := range r.R.Scan(lower, upper, &err) {
-		s := Suspension{Scope: Scope(k[len(suspendPrefix):])}
-		if derr := kv.Decode(v, &s.Hold); derr != nil {
-			return nil, brokenRow(fmt.Sprintf("suspension of %s", s.Scope), derr)
-		}
-		out = append(out, s)
+		out = append(out, decodeSuspension(Scope(k[len(suspendPrefix):]), v))
 	}
 	return out, err
 }
@@ -251,15 +247,21 @@ func (r Reader) Suspended(queue QueueName, now mail.Time) (*Suspension, error) {
 		if v == nil {
 			continue
 		}
-		s := Suspension{Scope: scope}
-		if err := kv.Decode(v, &s.Hold); err != nil {
-			return nil, brokenRow(fmt.Sprintf("suspension of %s", scope), err)
-		}
+		s := decodeSuspension(scope, v)
 		if s.Hold.Until == 0 || s.Hold.Until > now {
 			return &s, nil
 		}
 	}
 	return nil, nil
+}
+
+// decodeSuspension takes a rule that does not decode for one without an end.
+func decodeSuspension(scope Scope, v []byte) Suspension {
+	s := Suspension{Scope: scope}
+	if err := kv.Decode(v, &s.Hold); err != nil {
+		s.Hold = Hold{Reason: "the row of this suspension is damaged; resume delivery if it is not meant any more"}
+	}
+	return s
 }
 
 // LastSweep implements reading.
@@ -288,7 +290,7 @@ func (r Reader) WithoutNext(now mail.Time) (int, error) {
 		if gerr != nil {
 			return 0, gerr
 		}
-		if v == nil {
+		if len(v) != 1 { // see decodeDue
 			n++
 		}
 	}

@@ -35,6 +35,8 @@ type reading interface {
 	Where(id mail.ID) ([]QueueName, error)
 	// Body opens a body; the sum of its bytes is the message's Size.
 	Body(id BodyID) (io.ReadCloser, error)
+	// Small gives a small body whole, or nil if only Body can.
+	Small(id BodyID, size int64) ([]byte, error)
 	// Due gives at most limit queues that are due at now or before, the most
 	// overdue first.
 	Due(now mail.Time, limit int) ([]Due, error)

@@ -94,6 +94,7 @@ type Settled struct {
 	Stale   bool `cbor:"1,keyasint,omitempty"` // the claim is not this session's: stop working
 	Removed int  `cbor:"2,keyasint,omitempty"` // messages that left the queue
 	Owed    int  `cbor:"3,keyasint,omitempty"` // bounces owed
+	Damaged int  `cbor:"4,keyasint,omitempty"` // results of messages whose rows do not decode; they were set aside
 }
 
 // Finish ends a session.
@@ -115,6 +116,9 @@ type Finish struct {
 	// SeenTo is the greatest ID that the session saw in the queue, tried or
 	// passed over. Mail above it came too late for the session: due at once.
 	SeenTo mail.ID `cbor:"11,keyasint,omitempty"`
+	// Damaged: the session met rows of the queue that do not decode. They are set
+	// aside.
+	Damaged bool `cbor:"12,keyasint,omitempty"`
 }
 
 // Finished answers a Finish with the queue's next attempt.
@@ -152,6 +156,7 @@ type Swept struct {
 	Last     QueueName `cbor:"1,keyasint,omitempty"` // where to go on; empty: the end was reached
 	Due      int       `cbor:"2,keyasint,omitempty"`
 	Repaired int       `cbor:"3,keyasint,omitempty"` // queues that had no next event: should be 0
+	Damaged  int       `cbor:"4,keyasint,omitempty"` // queues whose row did not decode and was made anew
 }
 
 // Expire does what the passing of time asks for: messages past their life,
@@ -168,5 +173,6 @@ type Expired struct {
 	Bodies   int  `cbor:"3,keyasint,omitempty"` // staged and never used
 	Trash    int  `cbor:"4,keyasint,omitempty"`
 	Holds    int  `cbor:"5,keyasint,omitempty"`
+	Damaged  int  `cbor:"7,keyasint,omitempty"` // rows that do not decode, set aside
 	More     bool `cbor:"6,keyasint,omitempty"`
 }

@@ -17,11 +17,12 @@ func (m *Moves) Settle(c Settle) (Settled, error) {
 	if err != nil {
 		return Settled{}, err
 	}
-	out := Settled{Stale: q.Claim == nil || q.Claim.Session != c.Session}
+	out := Settled{Stale: !q.worked(c.Session)}
 	for i := range c.Results {
 		removed, owed, err := m.settleOne(q, &c.Results[i], out.Stale)
-		if mail.KindOf(err) == mail.Broken {
-			continue // a damaged row must not keep the others from being settled
+		if undecodable(err) { // it must not keep the others from being settled
+			out.Damaged++
+			continue
 		}
 		if err != nil {
 			return Settled{}, err
@@ -31,10 +32,20 @@ func (m *Moves) Settle(c Settle) (Settled, error) {
 		}
 		out.Owed += owed
 	}
+	if out.Damaged > 0 {
+		if err := m.mend(q); err != nil {
+			return Settled{}, err
+		}
+	}
 	if err := m.arrange(q); err != nil {
 		return Settled{}, err
 	}
 	return out, m.putQueue(q)
+}
+
+// worked reports whether a session is the one that q was given to.
+func (q *Queue) worked(session uint64) bool {
+	return session != 0 && q.Claim != nil && q.Claim.Session == session
 }
 
 func (m *Moves) settleOne(q *Queue, res *Result, stale bool) (removed bool, owed int, err error) {

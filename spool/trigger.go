@@ -1,7 +1,5 @@
 package spool
 
-import "bsmtpd/mail"
-
 // Trigger makes a queue due at once (B7).
 func (m *Moves) Trigger(c Trigger) (Triggered, error) {
 	q, err := m.queue(c.Queue)
@@ -17,7 +15,7 @@ func (m *Moves) Trigger(c Trigger) (Triggered, error) {
 
 // LoginTrigger is told that a customer came online. At most one login in
 // Settings.LoginWindow starts an attempt (B6); the window begins with a login
-// that found mail to push. Any other login that is not debounced still means
+// that found mail to push: what is held does not count. Any other login that is not debounced still means
 // that the server can be reached again: new mail is tried at once.
 func (m *Moves) LoginTrigger(name QueueName) (debounced bool, messages int64, err error) {
 	q, err := m.queue(name)
@@ -30,11 +28,14 @@ func (m *Moves) LoginTrigger(name QueueName) (debounced bool, messages int64, er
 		return true, q.Messages, m.putQueue(q)
 	}
 	q.Failing, q.Failures = false, 0
+	if q.Messages <= q.Held { // nothing that an attempt could push
+		return false, q.Messages, m.putQueue(q)
+	}
 	denial, err := m.due(q, CauseLogin)
 	if err != nil {
 		return false, 0, err
 	}
-	if (denial == Granted || denial == Taken) && q.Messages > 0 {
+	if denial == Granted || denial == Taken {
 		q.LastLoginTrigger, q.Debounced = m.Now, 0
 	}
 	return false, q.Messages, m.putQueue(q)
@@ -50,18 +51,15 @@ func (m *Moves) Sweep(c Sweep) (Swept, error) {
 			return Swept{}, err
 		}
 	}
-	var out Swept
-	var queues []Queue
-	var serr error
-	for q := range (Reader{m.Tx}).Queues(c.After, &serr) {
-		queues = append(queues, q)
-		if len(queues) == c.Limit {
-			out.Last = q.Name
-			break
+	if c.After == "" {
+		if err := m.mendOwed(); err != nil {
+			return Swept{}, err
 		}
 	}
-	if serr != nil && mail.KindOf(serr) != mail.Broken {
-		return Swept{}, serr
+	var out Swept
+	queues, err := m.stretch(&c, &out)
+	if err != nil {
+		return Swept{}, err
 	}
 	for i := range queues {
 		if err := m.sweepOne(&queues[i], c.RepairOnly, &out); err != nil {
@@ -69,6 +67,35 @@ func (m *Moves) Sweep(c Sweep) (Swept, error) {
 		}
 	}
 	return out, nil
+}
+
+// stretch reads the queues that a sweep is about, and makes damaged rows anew.
+func (m *Moves) stretch(c *Sweep, out *Swept) ([]Queue, error) {
+	lower, upper := prefixRange([]byte(queuePrefix))
+	if c.After != "" {
+		lower = after(queueKey(c.After))
+	}
+	var queues []Queue
+	var damaged []QueueName
+	var why []error
+	var err error
+	for k, v := range m.Tx.Scan(lower, upper, &err) {
+		name := QueueName(k[len(queuePrefix):])
+		if q, derr := decodeQueue(name, v); derr != nil {
+			damaged, why = append(damaged, name), append(why, derr)
+		} else {
+			queues = append(queues, q)
+		}
+		if len(queues)+len(damaged) == c.Limit {
+			out.Last = name
+			break
+		}
+	}
+	for i := 0; err == nil && i < len(damaged); i++ {
+		out.Damaged++
+		_, err = m.rebuild(damaged[i], why[i])
+	}
+	return queues, err
 }
 
 func (m *Moves) sweepOne(q *Queue, repairOnly bool, out *Swept) error {
@@ -81,7 +108,7 @@ func (m *Moves) sweepOne(q *Queue, repairOnly bool, out *Swept) error {
 		if err != nil {
 			return err
 		}
-		lost = v == nil
+		lost = len(v) != 1 // see decodeDue
 	}
 	switch {
 	case lost:
