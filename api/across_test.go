@@ -14,7 +14,7 @@ import (
 func TestTheListOfEverythingIsTheListsOfTheQueues(t *testing.T) {
 	w, ids := stocked(t)
 	run(t, w.admin.HoldQueue(w.ctx(), "account/pietersen", wire.QueueHold{Reason: "asked"}))
-	run(t, w.admin.Suspend(w.ctx(), wire.Suspend{Scope: "out/far.example", Reason: "asked"}))
+	run(t, w.admin.Suspend(w.ctx(), wire.Suspension{Scope: "out/far.example", Reason: "asked"}))
 	if _, err := w.admin.Act(w.ctx(), wire.Action{Action: "hold", IDs: []string{ids["b"]}}, nil); err != nil {
 		t.Fatal(err)
 	}
