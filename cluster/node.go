@@ -106,7 +106,7 @@ func Open(h host.Host, o Options) (*Node, error) {
 	}
 	n := &Node{opts: o, host: h, identity: id, log: o.Log, metrics: newMetrics(o.Registry), stop: make(chan struct{}), failing: make(chan struct{})}
 	n.patience.node = n
-	if err := n.open(); err != nil {
+	if err := n.unlessFailed(n.open); err != nil {
 		return nil, errors.Join(err, n.unlessFailed(n.closeStores))
 	}
 	n.patience.allow()
@@ -242,7 +242,7 @@ func (n *Node) WaitReady(ctx context.Context) error {
 		// An entry without commands, and not raft's Barrier: that one would count
 		// for the index of a snapshot and never come to the rows, which would
 		// look as if rows were missing (checkContinuity).
-		if n.raft.State() == raft.Leader && n.raft.Apply(appendEntryHeader(nil, n.Now()), n.opts.ApplyTimeout).Error() == nil {
+		if n.raft.State() == raft.Leader && n.first(ctx) == nil {
 			break
 		}
 		if err := host.Sleep(ctx, 5*time.Millisecond); err != nil {
@@ -260,6 +260,21 @@ func (n *Node) WaitReady(ctx context.Context) error {
 		return err
 	}
 	return nil
+}
+
+// first brings an entry through the log, after all that was in it. It does not
+// outlast ctx or the node's failure: rows that have failed answer nobody.
+func (n *Node) first(ctx context.Context) error {
+	done := make(chan error, 1)
+	go func() { done <- n.raft.Apply(appendEntryHeader(nil, n.Now()), n.opts.ApplyTimeout).Error() }()
+	select {
+	case err := <-done:
+		return err
+	case <-n.failing:
+		return n.Failed()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // snapshotLoop takes a snapshot whenever enough log has come together, which
@@ -304,7 +319,7 @@ func (n *Node) Close() error {
 // closePatience is how long the parts of a failed node may take to end.
 const closePatience = 5 * time.Second
 
-// unlessFailed runs end. After an error that pebble cannot undo (see stateLogger)
+// unlessFailed runs end, or open. After an error that pebble cannot undo (see stateLogger)
 // its locks are held for ever, and whoever needs them waits as long; so once the
 // node has failed what does not end soon is left behind: the process must stop.
 func (n *Node) unlessFailed(end func() error) error {
@@ -321,7 +336,7 @@ func (n *Node) unlessFailed(end func() error) error {
 	case err := <-done:
 		return err
 	case <-late.C:
-		return fmt.Errorf("the data directory could not be closed after a failure: %w", n.Failed())
+		return fmt.Errorf("the data directory could not be opened, or closed, after a failure: %w", n.Failed())
 	}
 }
 
