@@ -58,6 +58,25 @@ func TestSlowClientsAreHungUpOn(t *testing.T) {
 	}
 }
 
+// The wait counts from the client's last word, however soon that came after the
+// one before.
+func TestAClientMayBeSilentForTheWholeWait(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		c := w.dial(t)
+		c.say(hello, "250")
+		time.Sleep(30 * time.Second)
+		c.say("NOOP\r\n", "250")
+		time.Sleep(5*time.Minute - time.Second)
+		c.say("NOOP\r\n", "250")
+		began := time.Now()
+		c.want("421 4.4.2")
+		if d := time.Since(began); d != 5*time.Minute {
+			t.Errorf("hung up on after %s", d)
+		}
+		c.want("")
+	})
+}
+
 func TestASteadyClientMayTakeItsTime(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		w.cfg.MaxMessage = 1 << 20

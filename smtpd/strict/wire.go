@@ -101,7 +101,8 @@ func (w *wire) fill(by time.Time, patient bool) error {
 		panic("strict: fill of a full buffer: the reader before did not use it")
 	}
 	for {
-		// The exact deadline does not matter, and setting one costs time.
+		// Setting a deadline costs time: one that is a little too early is put
+		// off when it is reached.
 		if d := by.Sub(w.readBy); d < 0 || d > time.Until(by)/8 {
 			w.conn.SetReadDeadline(by)
 			w.readBy = by
@@ -115,10 +116,10 @@ func (w *wire) fill(by time.Time, patient bool) error {
 		case n > 0 || err == nil:
 			return nil
 		case errors.Is(err, os.ErrDeadlineExceeded):
-			if !w.stopped.Load() || !time.Now().Before(by) {
+			if !time.Now().Before(by) {
 				return fault(Timeout, 421, mail.Status{4, 4, 2}, "too slow: closing the connection").hangUp()
 			}
-			w.readBy = time.Time{} // it was Stop that cut the wait short
+			w.readBy = time.Time{} // it was an earlier deadline, or Stop
 		case errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed):
 			return ErrGone
 		default:
