@@ -65,11 +65,11 @@ var rules = map[Kind]rule{
 	kindStage:   {1, typed(func(m *moves, c spool.Stage, beside []byte) (spool.Staged, error) { return m.Stage(c, beside) })},
 	kindClaim:   {2, typed(func(m *moves, c spool.Claim, _ []byte) (spool.ClaimResult, error) { return m.Claim(c) })},
 	kindSettle:  {1, typed(func(m *moves, c spool.Settle, _ []byte) (spool.Settled, error) { return m.Settle(c) })},
-	kindFinish:  {1, typed(func(m *moves, c spool.Finish, _ []byte) (spool.Finished, error) { return m.Finish(c) })},
+	kindFinish:  {2, typed(func(m *moves, c spool.Finish, _ []byte) (spool.Finished, error) { return m.Finish(c) })},
 	kindTrigger: {1, typed(func(m *moves, c spool.Trigger, _ []byte) (spool.Triggered, error) { return m.trigger(c) })},
 	kindSweep:   {1, typed(func(m *moves, c spool.Sweep, _ []byte) (spool.Swept, error) { return m.Sweep(c) })},
 	kindExpire:  {1, typed(func(m *moves, c spool.Expire, _ []byte) (spool.Expired, error) { return m.Expire(c) })},
-	kindAct:     {1, typed(func(m *moves, c spool.Act, _ []byte) (spool.Acted, error) { return m.act(c) })},
+	kindAct:     {2, typed(func(m *moves, c spool.Act, _ []byte) (spool.Acted, error) { return m.act(c) })},
 
 	kindHoldQueue: {1, typed(func(m *moves, c spool.HoldQueue, _ []byte) (none, error) { return none{}, m.holdQueue(c) })},
 	kindSuspend:   {1, typed(func(m *moves, c spool.Suspend, _ []byte) (none, error) { return none{}, m.suspend(c) })},
@@ -102,7 +102,9 @@ func typed[C, R any](apply func(*moves, C, []byte) (R, error)) func(*moves, *com
 
 // isAnswer reports whether an error of a rule is meant for whoever proposed the
 // command. The kinds are those that depend on rows alone, so every replica
-// answers alike.
+// answers alike. Broken is one of them: the bytes of a row that does not decode
+// came from the log, and are the same everywhere. Bytes that this disk alone lost
+// fail their checksum (kv.Damage) and stop the node before this is asked.
 func isAnswer(err error) bool {
 	switch mail.KindOf(err) {
 	case mail.Invalid, mail.NotFound, mail.Exists, mail.Conflict, mail.OverQuota, mail.Limit, mail.Denied, mail.Broken:
@@ -123,6 +125,12 @@ func (m *moves) charge(login mail.Login, size int64) (spool.TargetResult, error)
 	}
 	limit := m.settings.Limits.QuotaOf(a)
 	ok, err := quota.Charge(m.Tx, login, size, limit)
+	if mail.KindOf(err) == mail.Broken && !kv.IsDamage(err) {
+		if err := m.recount(login, err); err != nil {
+			return spool.TargetResult{}, err
+		}
+		ok, err = quota.Charge(m.Tx, login, size, limit)
+	}
 	if err != nil || ok {
 		return spool.TargetResult{}, err
 	}
@@ -130,8 +138,25 @@ func (m *moves) charge(login mail.Login, size int64) (spool.TargetResult, error)
 	return spool.TargetResult{Refusal: spool.OverQuota, Usage: u.Bytes, Quota: limit}, err
 }
 
+// refund gives room back. What it is for has left the rows before, so a damaged
+// usage is made anew of what is there.
 func (m *moves) refund(login mail.Login, bytes, messages int64) error {
-	return quota.Refund(m.Tx, login, bytes, messages)
+	err := quota.Refund(m.Tx, login, bytes, messages)
+	if mail.KindOf(err) != mail.Broken || kv.IsDamage(err) {
+		return err
+	}
+	return m.recount(login, err)
+}
+
+// recount makes the usage of an account anew from its messages.
+func (m *moves) recount(login mail.Login, why error) error {
+	bytes, messages, err := spool.Reader{R: m.Tx}.Holds(login)
+	if err != nil {
+		return err
+	}
+	m.Effects = append(m.Effects, spool.Effect{Kind: spool.EffectDamaged, Queue: spool.AccountQueue(login), Login: login,
+		Text: "counted anew: " + why.Error()})
+	return quota.Set(m.Tx, login, quota.Usage{Bytes: bytes, Messages: messages})
 }
 
 // login brings a login event to the directory (presence) and then to the spool
@@ -191,7 +216,9 @@ func (m *moves) act(c spool.Act) (spool.Acted, error) {
 		}
 	}
 	object := fmt.Sprintf("%d messages", acted.Done)
-	if acted.Done == 1 && len(ids) == 1 {
+	if c.Filter != "" {
+		object += " of " + c.Filter
+	} else if acted.Done == 1 && len(ids) == 1 {
 		object = ids[0]
 	}
 	return acted, m.audit(c.By, "queue "+c.Action.String(), object, strings.Join(ids, "\n"), c.Reason)

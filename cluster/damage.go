@@ -28,7 +28,7 @@ func wayOut(dir string) string {
 
 // damaged is told of each bad block or lost file that pebble meets.
 func (n *Node) damaged(d *kv.Damage) {
-	n.metrics.damaged.Inc()
+	n.metrics.badReads.Inc()
 	now := time.Now()
 	n.damage.mu.Lock()
 	n.damage.count++

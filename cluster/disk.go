@@ -24,19 +24,21 @@ type metrics struct {
 	applied        prometheus.Gauge
 	snapshots      prometheus.Counter
 	snapshotErrors prometheus.Counter
-	damaged        prometheus.Counter
+	badReads       prometheus.Counter
 	clock          clockMetrics
+	damaged        prometheus.Counter
 }
 
 func newMetrics(r *metric.Registry) metrics {
 	return metrics{
 		clock:          newClockMetrics(r),
+		damaged:        r.Counter("spool_damaged_rows_total", "Rows met that do not decode. They were set aside or are passed over; somebody has to look at them."),
 		entryCommands:  r.Sizes("log_entry_commands", "Commands that share one entry of the replicated log."),
 		syncEntries:    r.Sizes("log_sync_entries", "Entries that share one fsync of the replicated log."),
 		syncSeconds:    r.Seconds("log_sync_seconds", "Time to write and fsync entries of the replicated log."),
 		applied:        r.Gauge("log_applied_index", "Index of the last entry of the replicated log applied to the rows."),
 		snapshots:      r.Counter("log_snapshots_total", "Snapshots taken: rows flushed, log cut."),
-		damaged:        r.Counter("state_damage_total", "Reads of the state database that met a damaged block or a lost file."),
+		badReads:       r.Counter("state_damage_total", "Reads of the state database that met a damaged block or a lost file."),
 		snapshotErrors: r.Counter("log_snapshot_errors_total", "Snapshots that failed; the log grows until one succeeds."),
 	}
 }

@@ -61,6 +61,7 @@ func (f *fsm) ApplyBatch(logs []*raft.Log) []any {
 	f.mu.Lock()
 	f.current = f.machine.Settings()
 	f.mu.Unlock()
+	f.tellDamage(effects)
 	if len(effects) > 0 && f.node.opts.Effects != nil {
 		f.node.opts.Effects(effects)
 	}
@@ -72,6 +73,16 @@ func (f *fsm) ApplyBatch(logs []*raft.Log) []any {
 		}
 	}
 	return out
+}
+
+// tellDamage tells of rows that do not decode.
+func (f *fsm) tellDamage(effects []spool.Effect) {
+	for _, e := range effects {
+		if e.Kind == spool.EffectDamaged {
+			f.node.metrics.damaged.Inc()
+			f.node.log.Error("a row is damaged; it was set aside or is passed over, and the others go on. \"bsmtpd spool verify\" tells more", "queue", e.Queue, "error", e.Text)
+		}
+	}
 }
 
 func (f *fsm) apply(logs []*raft.Log, out []any) ([]spool.Effect, error) {

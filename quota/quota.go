@@ -4,6 +4,7 @@ package quota
 
 import (
 	"fmt"
+	"iter"
 
 	"bsmtpd/kv"
 	"bsmtpd/mail"
@@ -67,6 +68,9 @@ func Refund(tx kv.Tx, login mail.Login, bytes, messages int64) error {
 	return put(tx, login, u)
 }
 
+// Set replaces an account's usage by what was counted.
+func Set(tx kv.Tx, login mail.Login, u Usage) error { return put(tx, login, u) }
+
 func put(tx kv.Tx, login mail.Login, u Usage) error {
 	if u == (Usage{}) {
 		return tx.Delete(key(login))
@@ -79,3 +83,25 @@ type Reader struct{ R kv.Reader }
 
 // Of is the function Of on the reader's rows.
 func (r Reader) Of(login mail.Login) (Usage, error) { return Of(r.R, login) }
+
+// All gives the usage of every account that holds mail, in order of login. A row
+// that does not decode is passed over, and *err then says so at the end.
+func (r Reader) All(err *error) iter.Seq2[mail.Login, Usage] {
+	return func(yield func(mail.Login, Usage) bool) {
+		var broken error
+		for k, v := range r.R.Scan([]byte(prefix), kv.PrefixEnd([]byte(prefix)), err) {
+			login := mail.Login(k[len(prefix):])
+			var u Usage
+			if derr := kv.Decode(v, &u); derr != nil {
+				broken = &mail.Error{Op: "quota.All", Kind: mail.Broken, Err: fmt.Errorf("usage of %s: %w", login, derr)}
+				continue
+			}
+			if !yield(login, u) {
+				return
+			}
+		}
+		if *err == nil {
+			*err = broken
+		}
+	}
+}

@@ -38,6 +38,7 @@ type Act struct {
 	Items  []Item `cbor:"2,keyasint"`
 	By     string `cbor:"3,keyasint"`
 	Reason string `cbor:"4,keyasint,omitempty"`
+	Filter string `cbor:"5,keyasint,omitempty"` // how Items were chosen, for the audit
 }
 
 // Acted answers an Act.

@@ -228,6 +228,22 @@ func (m *Moves) setAsideRemoved(it Item, why error) error {
 	})
 }
 
+// Holds sums up what an account's queue and mailbox hold; damaged messages do not
+// count.
+func (r Reader) Holds(login mail.Login) (bytes, messages int64, err error) {
+	for _, name := range []QueueName{AccountQueue(login), MailboxQueue(login)} {
+		var rerr error
+		for m := range r.Messages(name, 0, &rerr) {
+			messages++
+			bytes += m.Size
+		}
+		if rerr != nil && !undecodable(rerr) {
+			return 0, 0, rerr
+		}
+	}
+	return bytes, messages, nil
+}
+
 // maxOwedLook bounds the search for damaged owed bounces in one sweep.
 const maxOwedLook = 10_000
 
