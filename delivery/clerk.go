@@ -12,8 +12,9 @@ import (
 
 const (
 	reportBatch    = 100              // results that are reported without waiting for more
+	reportMost     = 250              // in one report: what came while the one before it was on its way
 	reportBytes    = 128 << 10        // likewise; the log bounds what one command may carry
-	reportBacklog  = 2 * reportBatch  // results that may wait; then the session waits
+	reportBacklog  = reportMost       // results that may wait; then the session waits
 	reportPatience = time.Minute      // how long a report is tried for
 	callTimeout    = 15 * time.Second // of one call
 	retryFirst     = 50 * time.Millisecond
@@ -50,7 +51,7 @@ func (k *clerk) run() {
 	flush := time.NewTimer(time.Hour)
 	flush.Stop()
 	defer flush.Stop()
-	batch, size := make([]spool.Result, 0, reportBatch), 0
+	batch, size := make([]spool.Result, 0, reportMost), 0
 	for {
 		select {
 		case r, ok := <-k.in:
@@ -70,9 +71,26 @@ func (k *clerk) run() {
 			continue
 		}
 		flush.Stop()
-		k.settle(batch)
+		k.settle(k.more(batch, size))
 		batch, size = batch[:0], 0
 	}
+}
+
+// more adds the results that wait to a batch.
+func (k *clerk) more(batch []spool.Result, size int) []spool.Result {
+	for len(batch) < reportMost && size < reportBytes {
+		select {
+		case r, ok := <-k.in:
+			if !ok {
+				return batch
+			}
+			batch = append(batch, r)
+			size += resultBytes(&r)
+		default:
+			return batch
+		}
+	}
+	return batch
 }
 
 // resultBytes is about how much room a result takes in a command.

@@ -63,3 +63,32 @@ func TestReportsOfManyRecipientsStaySmallEnoughToBeCommitted(t *testing.T) {
 		}
 	})
 }
+
+func TestResultsThatWaitForASlowReportGoTogether(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var sizes []int
+		k := &clerk{spool: slowSpool{sizes: &sizes}, ctx: t.Context(), cfg: &Config{ClaimLife: time.Hour, ReportEvery: 50 * time.Millisecond},
+			metrics: newMetrics(metric.New()), in: make(chan spool.Result, reportBacklog), done: make(chan struct{})}
+		go k.run()
+		for i := range 1000 {
+			k.report(spool.Result{ID: mail.ID(i)})
+		}
+		close(k.in)
+		<-k.done
+		if want := "[250 250 250 250]"; fmt.Sprint(sizes) != want {
+			t.Errorf("reports of %v, want %s", sizes, want)
+		}
+	})
+}
+
+// slowSpool takes a second for each report.
+type slowSpool struct {
+	Spool
+	sizes *[]int
+}
+
+func (s slowSpool) Settle(_ context.Context, c spool.Settle) (spool.Settled, error) {
+	*s.sizes = append(*s.sizes, len(c.Results))
+	time.Sleep(time.Second)
+	return spool.Settled{}, nil
+}

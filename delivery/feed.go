@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"context"
+	"sync/atomic"
 	"time"
 
 	"bsmtpd/spool"
@@ -9,9 +10,11 @@ import (
 
 const (
 	pageMessages  = 64  // rows in memory at once
+	aheadMessages = 16  // handed out and not taken
 	maxPostponed  = 256 // messages that are kept for the end of a pass
 	lostAttempts  = 2   // after so many lost connections a message goes last
 	messagesBytes = 1 << 20
+	aheadBytes    = 128 << 10 // of their bodies, read while others are being sent
 )
 
 // feed reads one pass's messages in order of arrival and hands them out as jobs.
@@ -26,11 +29,16 @@ type feed struct {
 	// that a server chokes on must not keep all others from arriving.
 	postponed []spool.Message
 
+	// flows: a connection stands. Before, bodies are not read: most servers that
+	// are tried are offline.
+	flows atomic.Bool
+	ahead atomic.Int64 // bytes of bodies in out
+
 	finished bool // everything there was has been handed out
 }
 
 func newFeed(s *session, p *pass) *feed {
-	f := &feed{s: s, p: p, out: make(chan *job)}
+	f := &feed{s: s, p: p, out: make(chan *job, aheadMessages)}
 	f.ctx, f.cancel = context.WithCancel(s.ctx)
 	return f
 }
@@ -143,6 +151,7 @@ func (f *feed) hand(m *spool.Message) bool {
 		n := min(len(to), maxPerTransaction)
 		j := &job{msg: *m, to: to[:n:n]}
 		f.s.inflight.Add(1)
+		f.readAhead(j)
 		select {
 		case f.out <- j:
 		case <-f.ctx.Done():
@@ -156,6 +165,25 @@ func (f *feed) hand(m *spool.Message) bool {
 	}
 	f.p.after = max(f.p.after, m.ID)
 	return true
+}
+
+// readAhead reads a small body before its turn comes, so that the connection does
+// not wait for the disk. What goes wrong is found when the body is opened.
+func (f *feed) readAhead(j *job) {
+	n := j.msg.Size
+	if !f.flows.Load() || n > smallBody || f.ahead.Load()+n > aheadBytes {
+		return
+	}
+	if b, err := f.s.rows.Small(j.msg.Body, n); err == nil && b != nil {
+		j.small, j.ahead = b, n
+		f.ahead.Add(n)
+	}
+}
+
+// taken notes that a job's turn has come.
+func (f *feed) taken(j *job) {
+	f.ahead.Add(-j.ahead)
+	j.ahead = 0
 }
 
 // linger waits a moment for new mail; true: read again. Where another route waits

@@ -19,7 +19,8 @@ const maxPerTransaction = 100
 type job struct {
 	msg    spool.Message
 	to     []spool.Recipient
-	small  []byte // the whole body, when it is small
+	small  []byte // the whole body, when it is small and about to be sent
+	ahead  int64  // bytes of small that count against feed.ahead
 	redone int    // times it was put back because the server was out of step
 
 	// Guarded by the pipe's mutex from the moment the job is begun.

@@ -82,7 +82,10 @@ func (l *lane) run(c *conn, redo []*job) {
 			if !ok {
 				return
 			}
-			redo = []*job{j}
+			if redo = []*job{j}; s.halted() {
+				s.unanswered(j)
+				return
+			}
 		}
 		if c == nil {
 			var ref *refusal
@@ -93,6 +96,7 @@ func (l *lane) run(c *conn, redo []*job) {
 		}
 		s.connectedTo(c)
 		s.startClock()
+		l.f.flows.Store(true)
 		if l.stands != nil {
 			l.first.Do(l.stands)
 		}
@@ -112,8 +116,9 @@ func (l *lane) push(c *conn, jobs []*job) (rest []*job, again bool) {
 		c.ext.chunking = false
 	}
 	before := s.answers()
-	p := &pipe{c: c, ctx: s.ctx, done: s.answer, local: s.local, skip: s.skip, stopping: s.halted,
-		body:      func(j *job) (bodyReader, error) { return openBody(s.rows, j) },
+	p := &pipe{c: c, ctx: s.ctx, done: s.answer, local: s.local, stopping: s.halted,
+		skip:      func(j *job) { l.f.taken(j); s.inflight.Add(-1) },
+		body:      func(j *job) (bodyReader, error) { l.f.taken(j); return openBody(s.rows, j) },
 		sentBytes: func(n int64) { s.metrics.bytes.Add(float64(n)) }}
 	rest, err := p.push(jobs, l.f.out)
 	if n := p.led.possible(); n > 0 {
@@ -241,9 +246,6 @@ func (s *session) answer(j *job, c *conn) {
 	s.result(j, j.fates(c.ext.dsn), c.host)
 	s.inflight.Add(-1)
 }
-
-// skip takes a job that ended without being sent.
-func (s *session) skip(*job) { s.inflight.Add(-1) }
 
 // local takes results that we decided ourselves.
 func (s *session) local(j *job, to []spool.RecipientResult) { s.result(j, to, "") }

@@ -22,6 +22,7 @@ type Rows interface {
 	Queue(name spool.QueueName) (spool.Queue, bool, error)
 	Messages(queue spool.QueueName, after mail.ID, err *error) iter.Seq[spool.Message]
 	Body(id spool.BodyID) (io.ReadCloser, error)
+	Small(id spool.BodyID, size int64) ([]byte, error) // nil: ask Body
 	Due(now mail.Time, limit int) ([]spool.Due, error)
 	DueAfter(after spool.Due, now mail.Time, limit int) ([]spool.Due, error)
 	Suspended(queue spool.QueueName, now mail.Time) (*spool.Suspension, error)

@@ -191,6 +191,9 @@ func (p *pipe) next(in <-chan *job) (*job, error) {
 		err, sync, full := p.err, p.led.sync, p.full()
 		var j *job
 		stop := p.stopping()
+		if stop {
+			in = nil // what was read ahead is not begun
+		}
 		if err == nil && !sync && !full && len(p.led.redo) > 0 && !stop {
 			j = p.led.redo[0]
 			p.led.redo = p.led.redo[1:]
@@ -324,6 +327,16 @@ func (p *pipe) chunked(j *job, r bodyReader) error {
 func (p *pipe) write(j *job, r bodyReader, w interface{ Write([]byte) (int, error) }) error {
 	if j.msg.Size == 0 {
 		p.leaving(j)
+		return nil
+	}
+	if j.small != nil && p.c.limiter == nil {
+		p.leaving(j)
+		_, err := w.Write(j.small)
+		j.small = nil // if it is sent again it is read again
+		p.sentBytes(j.msg.Size)
+		if err != nil {
+			return p.c.explain(err)
+		}
 		return nil
 	}
 	err := copyBody(p.ctx, w, r, j.msg.Size, p.c.limiter, func() { p.leaving(j) })

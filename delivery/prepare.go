@@ -99,6 +99,16 @@ func openBody(rows Rows, j *job) (bodyReader, error) {
 	if j.small != nil {
 		return io.NopCloser(bytes.NewReader(j.small)), nil
 	}
+	if j.msg.Size <= smallBody {
+		b, err := rows.Small(j.msg.Body, j.msg.Size)
+		if err != nil {
+			return nil, err
+		}
+		if b != nil {
+			j.small = b
+			return io.NopCloser(bytes.NewReader(b)), nil
+		}
+	}
 	r, err := rows.Body(j.msg.Body)
 	if err != nil || j.msg.Size > smallBody {
 		return r, err

@@ -387,6 +387,13 @@ func (b *brokenRows) Messages(q spool.QueueName, after mail.ID, err *error) iter
 	return b.Rows.Messages(q, after, err)
 }
 
+func (b *brokenRows) Small(id spool.BodyID, size int64) ([]byte, error) {
+	if b.body != nil {
+		return nil, b.body
+	}
+	return b.Rows.Small(id, size)
+}
+
 func (b *brokenRows) Body(id spool.BodyID) (io.ReadCloser, error) {
 	if b.body != nil {
 		return nil, b.body

@@ -284,6 +284,9 @@ func (s *session) pass(p *pass) {
 	s.lanes(f)
 	f.cancel()
 	wg.Wait()
+	for j := range f.out { // was read ahead, and its turn did not come
+		s.unanswered(j)
+	}
 	p.pending, p.cut = false, !f.finished
 }
 

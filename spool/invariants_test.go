@@ -109,7 +109,7 @@ func (b *bench) readRow(r *rows, kind string, k, v []byte) {
 		var rem Removed
 		decode(&rem)
 		r.trash[it] = rem
-	case "x", "w":
+	case "x", "w", "br":
 	default:
 		b.Errorf("a row of unknown kind %s/%q", kind, k)
 	}
@@ -135,10 +135,14 @@ func (b *bench) checkQueues(r *rows) {
 	b.Helper()
 	count := map[QueueName]usage{}
 	used := map[mail.Login]usage{}
+	held := map[QueueName]int64{}
 	for it, m := range r.messages {
 		c, u := count[it.Queue], used[it.Queue.Login()]
 		count[it.Queue] = usage{c.bytes + m.Size, c.messages + 1}
 		used[it.Queue.Login()] = usage{u.bytes + m.Size, u.messages + 1}
+		if m.Hold != nil {
+			held[it.Queue]++
+		}
 		if len(m.To) == 0 {
 			b.Errorf("message %v is queued for nobody", it)
 		}
@@ -149,6 +153,9 @@ func (b *bench) checkQueues(r *rows) {
 	for name, q := range r.queues {
 		if (usage{q.Bytes, q.Messages}) != count[name] {
 			b.Errorf("queue %s counts %d messages of %d bytes; its messages are %+v", name, q.Messages, q.Bytes, count[name])
+		}
+		if q.Held != held[name] {
+			b.Errorf("queue %s counts %d messages with a hold; there are %d", name, q.Held, held[name])
 		}
 		if name.IsOut() && q.Messages == 0 && q.Hold == nil && (q.Claim == nil || q.Next == 0) { // else the planner comes to it
 			b.Errorf("the row of the empty queue %s is still there", name)
@@ -295,6 +302,11 @@ func (b *bench) body(id BodyID) string {
 	r, _ = b.reader().Body(id)
 	if _, err := io.Copy(&copied, r); err != nil || copied.String() != string(got) {
 		b.Errorf("body %s: copied %q, %v; read %q", id, copied.String(), err, got)
+	}
+	row, _ := readBody(b.reader().R, id)
+	switch small, err := b.reader().Small(id, int64(len(got))); {
+	case err != nil, (small != nil) != (row.Chunks == 1), small != nil && string(small) != string(got):
+		b.Errorf("body %s: as a small one %q, %v; read %q", id, small, err, got)
 	}
 	return string(got)
 }
