@@ -38,30 +38,47 @@ type Identity struct {
 // not mounted than a new node, and starting on it would look like a spool that
 // has lost all its mail.
 func openIdentity(h host.Host, dir, node string, init bool, now mail.Time) (Identity, error) {
-	names, err := h.FS.List(dir)
+	id, fresh, err := lookIdentity(h, dir, node, init)
 	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return newIdentity(h, dir, node, now)
 	case err != nil:
-		return Identity{}, fmt.Errorf("read data directory: %w", err)
+		return Identity{}, err
+	case fresh:
+		id, err = newIdentity(h, dir, node, now)
+	}
+	if err != nil {
+		return id, err
 	}
 	// What is in it is the customers' mail, whatever an installer thought.
 	if err := h.FS.Chmod(dir, 0o700); err != nil {
 		return Identity{}, fmt.Errorf("close the data directory to others: %w", err)
+	}
+	return id, nil
+}
+
+// lookIdentity is openIdentity without making or changing anything; fresh: there
+// is no directory, or an empty one and that is meant.
+func lookIdentity(h host.Host, dir, node string, init bool) (id Identity, fresh bool, err error) {
+	names, err := h.FS.List(dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return id, true, nil
+	case err != nil:
+		return id, false, fmt.Errorf("read data directory: %w", err)
 	}
 	names = slices.DeleteFunc(names, func(n string) bool {
 		return n == "lost+found" || n == identityName+".tmp" // a fresh file system; a crash while it was written
 	})
 	if len(names) == 0 {
 		if !init {
-			return Identity{}, mail.Fail(mail.Denied, fmt.Sprintf("data directory %s is there but empty; if its disk is not mounted, mount it; if this is a new node, start it once with --init", dir))
+			return id, false, mail.Fail(mail.Denied, fmt.Sprintf("data directory %s is there but empty; if its disk is not mounted, mount it; if this is a new node, start it once with --init", dir))
 		}
-		return newIdentity(h, dir, node, now)
+		return id, true, nil
 	}
 	if !slices.Contains(names, identityName) {
-		return Identity{}, mail.Fail(mail.Denied, fmt.Sprintf("data directory %s has no %s but other files (%s): it is not one of bsmtpd's; name another with --data", dir, identityName, names[0]))
+		return id, false, mail.Fail(mail.Denied, fmt.Sprintf("data directory %s has no %s but other files (%s): it is not one of bsmtpd's, or a part of it was lost; name another with --data, or restore all of it from one backup", dir, identityName, names[0]))
 	}
-	return readIdentity(h, dir, node, names)
+	id, err = readIdentity(h, dir, node, names)
+	return id, false, err
 }
 
 func newIdentity(h host.Host, dir, node string, now mail.Time) (Identity, error) {

@@ -99,6 +99,13 @@ func whole(db *pebble.DB, fs vfs.FS, dir string) error {
 	return nil
 }
 
+// CheckFiles reads every block of rows in the database and compares its checksum.
+// Large values are only read where somebody asks for them.
+func (s *Store) CheckFiles() (err error) {
+	defer caught(&err)
+	return told(s.db.CheckLevels(nil))
+}
+
 // listener tells of damaged files. By itself pebble would end the process at the
 // first bad block, also one that only a reader of one message met.
 func listener(o Options) *pebble.EventListener {

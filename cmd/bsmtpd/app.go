@@ -23,6 +23,8 @@ const (
 	exitFailed  = 1
 	exitUsage   = 2
 	exitNothing = 3 // nothing matched, or there is no such thing
+
+	exitRefused = 2 // "spool verify": a server will refuse to start
 )
 
 // The environment that the commands read.
@@ -80,11 +82,14 @@ var errNothing = errors.New("nothing matched")
 // exitCode says with which code a command ends.
 func (a *app) exitCode(err error) int {
 	var usage *usageError
+	var refused *refusedError
 	switch {
 	case err == nil:
 		return exitDone
 	case errors.As(err, &usage), !a.started:
 		return exitUsage
+	case errors.As(err, &refused):
+		return exitRefused
 	case errors.Is(err, errNothing), mail.KindOf(err) == mail.NotFound:
 		return exitNothing
 	}

@@ -63,6 +63,7 @@ func (a *app) commands() []*cobra.Command {
 		mailboxCommand(a),
 		queueCommand(a),
 		serveCommand(a),
+		spoolCommand(a),
 		statusCommand(a),
 	}
 }
