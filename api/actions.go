@@ -3,6 +3,8 @@ package api
 import (
 	"context"
 	"fmt"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -40,6 +42,7 @@ func (s *Server) act(ctx context.Context, in *struct{ Body wire.Action }) (*huma
 	if err != nil {
 		return nil, err
 	}
+	w.cmd.Filter = filterText(req.Filter)
 	return s.progress(func(p *reporter) error {
 		w.reporter = p
 		return w.byFilter(m)
@@ -89,6 +92,34 @@ func actionFilter(req *wire.Action, now time.Time) (*matcher, error) {
 	// what was counted and meant.
 	m.arrived = mail.At(now)
 	return m, nil
+}
+
+// maxFilterText bounds what the audit keeps of a filter.
+const maxFilterText = 500
+
+// filterText is a filter for the audit: "sender=@spam.example min_age=2h".
+func filterText(f *wire.Filter) string {
+	if f == nil || *f == (wire.Filter{}) {
+		return "ALL"
+	}
+	var words []string
+	add := func(name, value string) {
+		if value != "" && value != "0" {
+			words = append(words, name+"="+value)
+		}
+	}
+	add("account", string(f.Account))
+	add("queue", f.Queue)
+	add("domain", f.Domain)
+	add("sender", f.Sender)
+	add("recipient", f.Recipient)
+	add("min_age", f.MinAge)
+	add("max_age", f.MaxAge)
+	add("min_size", strconv.FormatInt(f.MinSize, 10))
+	add("max_size", strconv.FormatInt(f.MaxSize, 10))
+	add("state", f.State)
+	text := strings.Join(words, " ")
+	return strings.ToValidUTF8(text[:min(len(text), maxFilterText)], "")
 }
 
 // worker does one action in batches.

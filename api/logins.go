@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"log/slog"
 	"net/netip"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -46,13 +47,18 @@ func (s *Server) sendLogin(ctx context.Context, in *struct{ Body wire.LoginEvent
 		return nil, err
 	}
 	s.metrics.logins.WithLabelValues(ev.Source, seen.Outcome()).Inc()
-	s.log.Info("login", "event", cmp.Or(in.Body.Event, "start"), "outcome", seen.Outcome(), "login", login, "source", ev.Source,
-		"from", callerOf(ctx).Name, "address", in.Body.Address, "queued", seen.Queued)
+	level, double := slog.LevelInfo, doubleNames[seen.Double]
+	if double != "" {
+		level = slog.LevelWarn
+		s.metrics.doubles.WithLabelValues(double).Inc()
+	}
+	s.log.Log(ctx, level, "login", "event", cmp.Or(in.Body.Event, "start"), "outcome", seen.Outcome(), "login", login, "source", ev.Source,
+		"from", callerOf(ctx).Name, "address", in.Body.Address, "queued", seen.Queued, "double", double)
 	// An unknown login is no error of the caller: an access server that got one
 	// would send the event again for ever, and later events would wait behind it.
 	return &body[wire.LoginResult]{wire.LoginResult{
 		Login: login, Unknown: seen.Unknown, Online: seen.Online, Duplicate: seen.Duplicate, Triggered: seen.Triggers && !seen.Debounced && seen.Queued > 0,
-		Debounced: seen.Debounced, Double: doubleNames[seen.Double], Queued: seen.Queued,
+		Debounced: seen.Debounced, Double: double, Queued: seen.Queued,
 	}}, nil
 }
 

@@ -34,6 +34,9 @@ func TestALoginEventIsToldAndShown(t *testing.T) {
 		t.Fatalf("%+v %v", r, err)
 	}
 
+	if _, text := w.rawAdmin("GET", "/metrics", ""); !strings.Contains(text, `bsmtpd_api_login_doubles_total{way="session"} 1`) {
+		t.Error("the double login was not counted")
+	}
 	p, err := w.admin.Login(w.ctx(), "jansen")
 	if err != nil || !p.Online || len(p.Sessions) != 2 || p.Sessions[0].Address != "192.0.2.10" || p.Doubles == 0 {
 		t.Fatalf("%+v %v", p, err)

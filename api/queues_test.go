@@ -270,6 +270,17 @@ func TestActionsByFilterCountExactlyAndActOnThat(t *testing.T) {
 	if err != nil || all.Done != n+2 {
 		t.Fatal(all, err)
 	}
+	var said []string
+	for _, r := range collect(t, w.admin.Audit(w.ctx(), client.AuditFilter{Action: "queue"}, client.Page{})) {
+		_, chosen, _ := strings.Cut(r.Object, " ")
+		said = append(said, r.Action+" "+chosen)
+	}
+	const mine = "account=jansen sender=@bad.example"
+	for _, want := range []string{"queue remove " + mine, "queue requeue " + mine, "queue hold ALL"} {
+		if !slices.Contains(said, want) {
+			t.Errorf("no record of %q in %q", want, slices.Compact(said))
+		}
+	}
 	_, err = w.admin.Act(w.ctx(), wire.Action{Action: "remove", Filter: &wire.Filter{State: "hold"}}, nil)
 	wantKind(t, err, mail.Invalid, "every message of every account")
 	_, err = w.admin.Act(w.ctx(), wire.Action{Action: "remove", Filter: &wire.Filter{State: "trash", Account: "jansen"}}, nil)

@@ -111,6 +111,7 @@ type metrics struct {
 	refused  *prometheus.CounterVec
 	panics   prometheus.Counter
 	logins   *prometheus.CounterVec
+	doubles  *prometheus.CounterVec
 }
 
 // New makes a server. Call Listen, then Run.
@@ -131,6 +132,7 @@ func New(cfg Config, deps Deps) *Server {
 			refused:  deps.Metrics.Counters("api_refused_total", "Calls refused before they were looked at: connection limit, no or wrong token, scope.", "reason"),
 			panics:   deps.Metrics.Counter("api_panics_total", "Calls that ended in a panic; each is a bug."),
 			logins:   deps.Metrics.Counters("api_login_events_total", "Login events by source (http, cli) and outcome: triggered, debounced, noted, duplicate, unknown or failed.", "source", "outcome"),
+			doubles:  deps.Metrics.Counters("api_login_doubles_total", "Logins told over the API that break the one-session rule, by way: session or address.", "way"),
 		},
 	}
 	s.cfg.Store(&cfg)

@@ -161,7 +161,7 @@ func (w *town) Act(_ context.Context, c spool.Act) (out spool.Acted, err error) 
 		out, err = m.Act(c)
 		out.Busy = append(out.Busy, busy...)
 		if err == nil {
-			err = directory.AuditRecord{By: c.By, Action: "queue " + c.Action.String(), Object: fmt.Sprint(out.Done), Reason: c.Reason}.Apply(m.Tx, m.Now)
+			err = directory.AuditRecord{By: c.By, Action: "queue " + c.Action.String(), Object: strings.TrimSpace(fmt.Sprint(out.Done, " ", c.Filter)), Reason: c.Reason}.Apply(m.Tx, m.Now)
 		}
 		return err
 	})

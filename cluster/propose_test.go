@@ -203,6 +203,31 @@ func TestACommandThatIsTooLargeDoesNotReachTheLog(t *testing.T) {
 	w.node.Close()
 }
 
+// Who reads the audit must see what was asked for, not only how much it was.
+func TestTheAuditSaysHowMessagesWereChosen(t *testing.T) {
+	w := newWorld(t)
+	w.account("jansen", 1<<20)
+	if _, err := w.mail("x", "jansen"); err != nil {
+		t.Fatal(err)
+	}
+	act := spool.Act{Action: spool.ActHold, By: "op", Filter: "sender=@spam.example"}
+	var err error
+	for m := range w.node.Spool().Across(spool.Item{}, &err) {
+		act.Items = append(act.Items, spool.Item{Queue: m.Queue, ID: m.ID})
+	}
+	if _, aerr := w.node.Act(t.Context(), act); aerr != nil || err != nil {
+		t.Fatal(aerr, err)
+	}
+	found := false
+	for r := range w.node.Directory().Audit(0, &err) {
+		found = found || r.Action == "queue hold" && r.Object == "1 messages of sender=@spam.example"
+	}
+	if !found || err != nil {
+		t.Errorf("no record names the filter (%v)", err)
+	}
+	w.node.Close()
+}
+
 // Another server's words come in any encoding.
 func TestWordsInLatin1DoNotStopTheNode(t *testing.T) {
 	w := newWorld(t)
