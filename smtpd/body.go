@@ -107,7 +107,7 @@ func (b *body) grow() *refusal {
 	switch {
 	case b.file != nil:
 		return b.flush()
-	case int64(len(b.chunks)+1)*chunkBytes > b.spillAt && len(b.chunks) > 0 && b.s.used.Load() >= b.memory/2:
+	case len(b.chunks) > 0 && b.mustSpill():
 		return b.spill()
 	}
 	if b.s.used.Add(chunkBytes) > b.memory {
@@ -120,6 +120,16 @@ func (b *body) grow() *refusal {
 	}
 	b.chunks, b.fill = append(b.chunks, c), 0
 	return nil
+}
+
+// mustSpill says that b may not grow in memory. A large message may as long as
+// half of the memory is free. The last quarter is for the first chunks of messages
+// only: else a few clients who send half a message and no more would keep all
+// others out.
+func (b *body) mustSpill() bool {
+	used := b.s.used.Load()
+	large := int64(len(b.chunks)+1)*chunkBytes > b.spillAt
+	return large && used >= b.memory/2 || used >= b.memory/4*3
 }
 
 // spill moves everything to a temporary file and keeps one chunk.

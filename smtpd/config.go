@@ -35,7 +35,7 @@ type Config struct {
 	MaxJunk        int `key:"max_junk" default:"1000" reload:"yes" doc:"Commands that bring no mail forward (NOOP, RSET, EHLO, VRFY and the like) on one connection since its last accepted message; then it is closed with 421 4.7.0."`
 
 	SpillAt       mail.Size `key:"spill_at" default:"256KiB" reload:"yes" doc:"Messages that are larger than this wait in a temporary file until they are stored while messages that are coming in use more than half of max_body_memory; the other half is for smaller ones."`
-	MaxBodyMemory mail.Size `key:"max_body_memory" default:"64MiB" reload:"yes" doc:"Memory for messages that are coming in, over all connections; past it they are answered 452 4.3.1."`
+	MaxBodyMemory mail.Size `key:"max_body_memory" default:"64MiB" reload:"yes" doc:"Memory for messages that are coming in, over all connections. When three quarters are in use, they wait in temporary files from 16 KiB on; without room for a new one it is answered 452 4.3.1."`
 
 	IdleTimeout    time.Duration `key:"idle_timeout" default:"5m" reload:"yes" doc:"How long a client may be silent, or take for one command line. RFC 5321 section 4.5.3.2.7 wants at least 5 minutes."`
 	SessionTimeout time.Duration `key:"session_timeout" default:"2h" reload:"yes" doc:"How long a connection may last."`

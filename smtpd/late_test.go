@@ -60,3 +60,37 @@ func TestStopAnswersForAMessageThatIsBeingStored(t *testing.T) {
 		w.nothingLeft()
 	})
 }
+
+// Clients who send half a message and then nothing do not keep out the mail of
+// others.
+func TestUnfinishedMessagesLeaveMemoryToOthers(t *testing.T) {
+	w := newWorld(t)
+	w.cfg.MaxBodyMemory, w.cfg.GreetWait = 1<<20, 0
+	w.serve()
+	var slow []*client
+	for range 8 {
+		c := w.hello(jansen)
+		defer c.Close()
+		c.say("DATA", "354")
+		c.send(lines(250 << 10))
+		slow = append(slow, c)
+	}
+	for end := time.Now().Add(10 * time.Second); w.counter("spilled_total", "") < 4 && time.Now().Before(end); {
+		time.Sleep(time.Millisecond)
+	}
+	c := w.hello(jansen)
+	defer c.Close()
+	c.say("DATA", "354")
+	c.say("x\r\n.", "250")
+	for _, c := range slow {
+		c.say(".", "250")
+		c.say("QUIT", "221")
+	}
+	c.say("QUIT", "221")
+	for _, m := range w.stored() {
+		if !strings.HasSuffix(m.Body, "\r\nx\r\n") && !strings.HasSuffix(m.Body, lines(250<<10)) {
+			t.Errorf("a message of %d octets changed", len(m.Body))
+		}
+	}
+	w.nothingLeft()
+}
