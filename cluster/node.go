@@ -35,6 +35,7 @@ type Options struct {
 	SnapshotBytes int64         // 64 MiB of log between two snapshots
 	CacheBytes    int64         // see kv.Options
 	MemTableBytes uint64
+	OpenFiles     int              // see kv.Options
 	Still         bool             // for simulated time
 	Wall          func() time.Time // the wall clock, for a simulated one that is wrong; nil: the system's
 
@@ -158,7 +159,7 @@ func (n *Node) open() error {
 // openRows opens the state database for good.
 func (n *Node) openRows() (err error) {
 	n.db, err = openState(n.host.FS, n.opts.Dir, stateLogger{n}, kv.Options{FS: stateFS{n.host.FS, &n.patience}, CacheBytes: n.opts.CacheBytes,
-		MemTableBytes: n.opts.MemTableBytes, Still: n.opts.Still, MustExist: n.identity.Ready, Damaged: n.damaged})
+		MemTableBytes: n.opts.MemTableBytes, OpenFiles: n.opts.OpenFiles, Still: n.opts.Still, MustExist: n.identity.Ready, Damaged: n.damaged})
 	return errors.Join(err, n.Failed())
 }
 

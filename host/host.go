@@ -27,6 +27,10 @@ type Host struct {
 	// Name is the host's full name; "localhost" where it is not known.
 	Name func() string
 
+	// OpenFiles is how many files and connections this process may have open.
+	// nil: nobody knows.
+	OpenFiles func() uint64
+
 	// Rand gives each named part of the program its own stream of chance, so
 	// that one part drawing more does not change another. In production the
 	// stream is cryptographically strong.

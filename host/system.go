@@ -24,6 +24,13 @@ func System() Host {
 		DNS:  systemDNS{net.DefaultResolver},
 		FS:   systemFS{vfs.Default},
 		Name: systemName,
+		OpenFiles: func() uint64 {
+			var r unix.Rlimit
+			if unix.Getrlimit(unix.RLIMIT_NOFILE, &r) != nil {
+				return 0
+			}
+			return r.Cur
+		},
 		Rand: func(string) *rand.Rand { return rand.New(strong{}) },
 	}
 }

@@ -43,6 +43,7 @@ type Options struct {
 	FS            vfs.FS // required
 	CacheBytes    int64  // 64 MiB
 	MemTableBytes uint64 // 32 MiB
+	OpenFiles     int    // 1000; pebble keeps 64 at least
 	Logger        pebble.Logger
 	ReadOnly      bool
 	MustExist     bool // refuse to make a new database
@@ -89,6 +90,7 @@ func Open(dir string, o Options) (*Store, error) {
 		DisableWAL:                  true,
 		MemTableSize:                o.MemTableBytes,
 		MemTableStopWritesThreshold: memTables,
+		MaxOpenFiles:                o.OpenFiles,
 		FormatMajorVersion:          pebble.FormatNewest,
 		ReadOnly:                    o.ReadOnly,
 		ErrorIfNotExists:            o.MustExist,

@@ -84,11 +84,14 @@ func New(o Options) (*Node, error) {
 
 func (n *Node) openCluster() error {
 	c := n.opts.Config
-	var err error
+	_, files, _, err := fit(*c, n.openFiles())
+	if err != nil {
+		return err
+	}
 	n.cluster, err = cluster.Open(n.opts.Host, cluster.Options{
 		Dir: c.Node.DataDir, Node: c.Node.Name, Init: n.opts.Init, Settings: settings(c), Provider: c.Node.ProviderDomains,
 		ApplyTimeout: c.Node.Raft.ApplyTimeout, Heartbeat: c.Node.Raft.Heartbeat, SnapshotBytes: int64(c.Node.Raft.SnapshotBytes),
-		CacheBytes: int64(c.Node.Store.CacheSize), MemTableBytes: uint64(c.Node.Store.MemtableSize), Still: n.opts.Still, Wall: n.opts.Wall,
+		CacheBytes: int64(c.Node.Store.CacheSize), MemTableBytes: uint64(c.Node.Store.MemtableSize), Still: n.opts.Still, Wall: n.opts.Wall, OpenFiles: files,
 		Log: n.log, Registry: n.reg, Effects: n.effects,
 		Fatal: func(err error) { n.failed <- err },
 	})
@@ -101,7 +104,7 @@ func settings(c *config.Config) cluster.Settings {
 
 // build makes the parts; each gets what it needs and no more.
 func (n *Node) build() error {
-	c, h, cl := n.opts.Config, n.opts.Host, n.cluster
+	c, h, cl := n.fitted(n.opts.Config), n.opts.Host, n.cluster
 	mailLog := metric.NewMailLog(n.log)
 	n.space = newSpace(h.FS, c.Node.DataDir, c.Node.LowSpace, n.log, n.reg, n.spaceChanged)
 	n.space.short = cl.Short
@@ -133,7 +136,7 @@ func (n *Node) build() error {
 		Leader: n.leader,
 	})
 	if n.opts.Source.FS != nil {
-		n.watcher = config.NewWatcher(n.opts.Source, c, n.log)
+		n.watcher = config.NewWatcher(n.opts.Source, n.opts.Config, n.log)
 	}
 	return nil
 }

@@ -28,6 +28,7 @@ func (n *Node) reload(ctx context.Context, c *config.Config, changed, needRestar
 	if n.opts.Level != nil {
 		setLevel(n.opts.Level, c.Node.Log.Level)
 	}
+	c = n.fitted(c)
 	n.space.setConfig(c.Node.LowSpace)
 	n.login.SetConfig(c.Login)
 	n.bounce.SetConfig(c.Bounce)

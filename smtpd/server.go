@@ -92,7 +92,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	}
 	s := &Server{deps: deps, log: deps.Log, mailLog: deps.MailLog,
 		rules:    edge{deps.Directory, deps.Usage, deps.Limits},
-		turning:  make(chan struct{}, maxTurningAway),
+		turning:  make(chan struct{}, max(1, min(maxTurningAway, cfg.MaxConnections))),
 		sessions: map[*session]struct{}{}}
 	s.set.Store(set)
 	s.bodies.fs, s.bodies.dir, s.bodies.log = deps.Host.FS, deps.TempDir, deps.Log
