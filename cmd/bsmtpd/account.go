@@ -66,6 +66,9 @@ func (f *accountFlags) check() error {
 	if _, err := mail.ParseAddress(f.contact); f.contact != "" && err != nil {
 		return usagef("--contact: %v", err)
 	}
+	if err := checkRoute(f.route); err != nil {
+		return err
+	}
 	_, err := parseSize("--quota", f.quota)
 	return err
 }

@@ -29,9 +29,10 @@ const (
 
 // The environment that the commands read.
 const (
-	envData   = "BSMTPD_DATA"
-	envServer = "BSMTPD_SERVER"
-	envToken  = "BSMTPD_TOKEN"
+	envData    = "BSMTPD_DATA"
+	envDataDir = "BSMTPD_NODE_DATA_DIR" // the server's own setting
+	envServer  = "BSMTPD_SERVER"
+	envToken   = "BSMTPD_TOKEN"
 )
 
 // socketName is where a server listens in its data directory.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -34,13 +35,7 @@ func (a *app) client() (*client.Client, error) {
 }
 
 func (a *app) dataDir() string {
-	switch {
-	case a.data != "":
-		return a.data
-	case a.getenv(envData) != "":
-		return a.getenv(envData)
-	}
-	return "data"
+	return cmp.Or(a.data, a.getenv(envData), a.getenv(envDataDir), "data")
 }
 
 func (a *app) serverURL() string {

@@ -47,6 +47,9 @@ func domainAdd(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if err := checkRoute(route); err != nil {
+				return err
+			}
 			cl, err := a.client()
 			if err != nil {
 				return err
@@ -91,6 +94,9 @@ back to the account's route.`,
 					return usagef("--account: %v", err)
 				}
 				patch.Login = &login
+			}
+			if err := checkRoute(route); err != nil {
+				return err
 			}
 			cl, err := a.client()
 			if err != nil {

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"bsmtpd/api/wire"
+	"bsmtpd/directory"
 	"bsmtpd/mail"
 )
 
@@ -48,6 +49,9 @@ func (f *filterFlags) filter() (wire.Filter, error) {
 	if out.Account, err = parseLogin(f.account); err != nil {
 		return out, err
 	}
+	if f.queue != "" && !isQueue(f.queue) {
+		return out, usagef("--queue %s: write account/LOGIN, mailbox/LOGIN or out/DOMAIN", f.queue)
+	}
 	if f.domain != "" {
 		d, err := mail.ParseDomain(f.domain)
 		if err != nil {
@@ -71,6 +75,29 @@ func (f *filterFlags) filter() (wire.Filter, error) {
 		return out, usagef("--state %s: use %s", f.state, strings.Join(states, ", "))
 	}
 	return out, nil
+}
+
+// isQueue reports whether a name can be that of a queue.
+func isQueue(s string) bool {
+	kind, name, _ := strings.Cut(s, "/")
+	var err error
+	switch kind {
+	case "account", "mailbox":
+		_, err = mail.ParseLogin(name)
+	case "out":
+		_, err = mail.ParseDomain(name)
+	default:
+		return false
+	}
+	return err == nil
+}
+
+// checkRoute finds a mistake in --route before the server does.
+func checkRoute(s string) error {
+	if _, err := directory.ParseRoute(s); err != nil {
+		return usagef("--route: %v", err)
+	}
+	return nil
 }
 
 // parseLogin reads a login of the command line; empty stays empty.

@@ -37,11 +37,6 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 nothing matched.`,
 		},
 	}
 	root.Version = version()
-	f := root.PersistentFlags()
-	f.StringVar(&a.data, "data", "", "data directory of the server on this machine (default $"+envData+", else ./data)")
-	f.StringVar(&a.server, "server", "", "URL of a server's API, instead of its data directory (default $"+envServer+")")
-	f.StringVar(&a.tokenFile, "token-file", "", "file with the token for --server (default: the token in $"+envToken+")")
-	f.StringVarP(&a.output, "output", "o", "", "table, or json for JSON lines")
 	root.SetIn(a.in)
 	root.SetOut(a.out)
 	root.SetErr(a.err)
@@ -52,20 +47,44 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 nothing matched.`,
 
 // commands is what an operator can say.
 func (a *app) commands() []*cobra.Command {
-	return []*cobra.Command{
+	asking := []*cobra.Command{
 		accountCommand(a),
 		auditCommand(a),
-		checkConfigCommand(a),
 		deliveryCommand(a),
-		demoCommand(a),
 		domainCommand(a),
 		loginCommand(a),
 		mailboxCommand(a),
 		queueCommand(a),
-		serveCommand(a),
-		spoolCommand(a),
 		statusCommand(a),
 	}
+	for _, c := range asking {
+		a.dataFlag(c)
+		a.serverFlags(c)
+		a.outputFlag(c)
+	}
+	serve, check, spool := serveCommand(a), checkConfigCommand(a), spoolCommand(a)
+	a.dataFlag(serve)
+	for _, c := range []*cobra.Command{check, spool} {
+		a.dataFlag(c)
+		a.outputFlag(c)
+	}
+	return append(asking, serve, check, spool, demoCommand(a))
+}
+
+func (a *app) dataFlag(c *cobra.Command) {
+	c.PersistentFlags().StringVar(&a.data, "data", "",
+		"data directory of the server on this machine (default $"+envData+" or $"+envDataDir+", else ./data)")
+}
+
+// serverFlags are for commands that ask a running server.
+func (a *app) serverFlags(c *cobra.Command) {
+	f := c.PersistentFlags()
+	f.StringVar(&a.server, "server", "", "URL of a server's API, instead of its data directory (default $"+envServer+")")
+	f.StringVar(&a.tokenFile, "token-file", "", "file with the token for --server (default: the token in $"+envToken+")")
+}
+
+func (a *app) outputFlag(c *cobra.Command) {
+	c.PersistentFlags().StringVarP(&a.output, "output", "o", "", "table, or json for JSON lines")
 }
 
 // group is a command that only has others below it.

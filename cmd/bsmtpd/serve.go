@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -64,9 +65,7 @@ func (a *app) source(file string, sets []string) (config.Options, error) {
 		}
 		o.Flags[key] = value
 	}
-	if dir := a.data; dir != "" {
-		o.Flags["node.data_dir"] = dir
-	} else if dir := a.getenv(envData); dir != "" {
+	if dir := cmp.Or(a.data, a.getenv(envData)); dir != "" {
 		o.Flags["node.data_dir"] = dir
 	}
 	return o, nil
