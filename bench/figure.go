@@ -98,7 +98,10 @@ func (f figure) String() string {
 		s += ", ratio " + c[4]
 	}
 	if c[5] != "" {
-		s += fmt.Sprintf("; to reach %s: %s", c[5], c[6])
+		s += "; to reach " + c[5]
+	}
+	if c[6] != "" {
+		s += ": " + c[6]
 	}
 	if f.Note != "" {
 		s += " (" + f.Note + ")"

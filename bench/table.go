@@ -42,7 +42,7 @@ func (b *bench) report() error {
 }
 
 func (b *bench) remark() string {
-	s := fmt.Sprintf("medians of %d rounds by turns, least and most in parentheses; %s in all", size(b, rounds, 1), time.Since(b.began).Round(time.Second))
+	s := fmt.Sprintf("where servers took turns, medians of %d rounds with the least and the most in parentheses; %s in all", size(b, rounds, 1), time.Since(b.began).Round(time.Second))
 	if b.quick {
 		s += "; -quick: THESE FIGURES MEASURE NOTHING"
 	}
@@ -87,6 +87,6 @@ func (b *bench) markdown() string {
 		}
 		row(c)
 	}
-	fmt.Fprintf(&out, "\nSeen: %s. In parentheses: %s.\n", b.machine, b.remark())
+	fmt.Fprintf(&out, "\nSeen: %s. %s.\n", b.machine, b.remark())
 	return out.String()
 }
