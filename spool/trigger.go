@@ -119,7 +119,6 @@ func (m *Moves) sweepOne(q *Queue, repairOnly bool, out *Swept) error {
 		} else if q.held(m.Now) {
 			at = q.Hold.Until
 		}
-		q.Next = 0
 		if err := m.schedule(q, at, CauseSweep); err != nil {
 			return err
 		}
