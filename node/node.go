@@ -110,12 +110,8 @@ func (n *Node) build() error {
 	n.space.short = cl.Short
 	n.figures = newFigures(cl.Spool, cl.Now, n.log, n.reg)
 	var err error
-	edge := c.SMTPD
-	if edge.Hostname == "" {
-		edge.Hostname = n.hostname
-	}
-	n.smtpd, err = smtpd.New(edge, smtpd.Deps{
-		Host: h, TempDir: h.FS.PathJoin(c.Node.DataDir, "tmp"), Queue: cl, Directory: newKnownDomains(cl.Directory(), cl.DirectoryVersion), Usage: cl.Quota(),
+	n.smtpd, err = smtpd.New(c.SMTPD, smtpd.Deps{
+		Host: h, Hostname: n.hostname, TempDir: h.FS.PathJoin(c.Node.DataDir, "tmp"), Queue: cl, Directory: newKnownDomains(cl.Directory(), cl.DirectoryVersion), Usage: cl.Quota(),
 		Limits: replicated{cl}.limits, Admit: n.admit, Log: n.log, MailLog: mailLog, Metrics: n.reg,
 	})
 	if err != nil {
@@ -132,7 +128,7 @@ func (n *Node) build() error {
 	n.house = n.delivery.NewHousekeeper(cl, cl.Spool())
 	n.api = api.New(c.API, api.Deps{
 		Node: replicated{cl}, Host: h, Log: n.log, MailLog: mailLog, Metrics: n.reg, DataDir: c.Node.DataDir, Name: c.Node.Name,
-		Version: n.opts.Version, Hostname: n.hostname, Sources: n.delivery.Sources, NotReady: n.NotReady,
+		Version: n.opts.Version, Hostname: n.hostname, Sources: n.delivery.Sources, NotReady: n.NotReady, Warnings: n.warnings,
 		Leader: n.leader,
 	})
 	if n.opts.Source.FS != nil {
@@ -231,6 +227,14 @@ func (n *Node) NotReady() []string {
 		why = append(why, err.Error())
 	}
 	return why
+}
+
+// warnings are what an operator must look at although the node serves.
+func (n *Node) warnings() []string {
+	if damaged := n.cluster.Damaged(); damaged != "" {
+		return []string{damaged}
+	}
+	return nil
 }
 
 func (n *Node) leader() string {

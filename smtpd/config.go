@@ -15,8 +15,7 @@ import (
 // Config are the settings of the edge, under the key smtpd.
 type Config struct {
 	Listen     []string `key:"listen" default:"127.0.0.1:2525" doc:"Addresses host:port on which mail is taken in. Port 0 chooses a free one."`
-	Hostname   string   `key:"hostname" default:"" doc:"Name of this server in its greeting, in replies and in Received fields. Empty: the host's name."`
-	Postmaster string   `key:"postmaster" default:"" reload:"yes" doc:"Address that gets mail for <postmaster> without a domain and for postmaster at hostname (RFC 5321 section 4.5.1). It must be an address that this server takes mail for. Empty: such mail is refused."`
+	Postmaster string   `key:"postmaster" default:"" reload:"yes" doc:"Address that gets mail for <postmaster> without a domain and for postmaster at node.hostname (RFC 5321 section 4.5.1). It must be an address that this server takes mail for. Empty: such mail is refused."`
 
 	TLSCert string `key:"tls_cert" default:"" doc:"File with the certificate chain in PEM for STARTTLS. It is read again when it changes. Empty: STARTTLS is not offered."`
 	TLSKey  string `key:"tls_key" default:"" doc:"File with the private key in PEM that belongs to tls_cert."`
@@ -81,9 +80,6 @@ func (c Config) Check() error {
 			bad("listen", "%q is not host:port: %v", a, err)
 		}
 	}
-	if c.Hostname != "" && !validHelo(c.Hostname) {
-		bad("hostname", "%q is not a host name", c.Hostname)
-	}
 	if c.Postmaster != "" {
 		if _, err := mail.ParseAddress(c.Postmaster); err != nil {
 			bad("postmaster", "%v", err)
@@ -128,13 +124,14 @@ func (c Config) Check() error {
 // makes new ones, and a session keeps those it began with.
 type settings struct {
 	Config
+	Hostname   string
 	greetSkip  networks
 	proxies    networks
 	postmaster mail.Address
 	wire       *strict.Config
 }
 
-func newSettings(c Config) (*settings, error) {
+func newSettings(c Config, hostname string) (*settings, error) {
 	if err := c.Check(); err != nil {
 		return nil, err
 	}
@@ -144,7 +141,7 @@ func newSettings(c Config) (*settings, error) {
 	if c.Postmaster != "" {
 		s.postmaster, _ = mail.ParseAddress(c.Postmaster)
 	}
-	if s.Hostname == "" {
+	if s.Hostname = hostname; !validHelo(hostname) {
 		s.Hostname = "localhost"
 	}
 	s.wire = s.wireConfig()

@@ -36,7 +36,7 @@ func defaults(t testing.TB) Config {
 	for i := range v.NumField() {
 		setKey(t, v.Field(i), v.Type().Field(i).Tag.Get("default"))
 	}
-	c.Listen, c.Hostname = []string{"127.0.0.1:0"}, "mx.example"
+	c.Listen = []string{"127.0.0.1:0"}
 	return c
 }
 
@@ -122,7 +122,7 @@ func (w *world) serve() *world {
 	w.t.Helper()
 	w.reg = metric.New()
 	log := slog.New(slog.NewTextHandler(lockedWriter{w}, nil))
-	s, err := New(w.cfg, Deps{Host: host.Host{Net: w.net, FS: host.MadeFS(w.disk)}, TempDir: "data/tmp", Queue: w, Directory: w, Usage: usage{w},
+	s, err := New(w.cfg, Deps{Host: host.Host{Net: w.net, FS: host.MadeFS(w.disk)}, Hostname: "mx.example", TempDir: "data/tmp", Queue: w, Directory: w, Usage: usage{w},
 		Limits: func() directory.Limits { return directory.Limits{Quota: 20 << 20, QuotaFiltered: 1 << 30} },
 		Admit: func() error {
 			w.mu.Lock()

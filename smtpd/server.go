@@ -40,6 +40,7 @@ type Queue interface {
 // Deps is what a Server works with.
 type Deps struct {
 	Host      host.Host
+	Hostname  string // of this server: in its greeting, in replies and in Received fields
 	TempDir   string // for large messages; made if need be, files named smtpd-* in it are removed
 	Queue     Queue
 	Directory Directory
@@ -86,7 +87,7 @@ type Server struct {
 
 // New checks the settings. It opens nothing; see Listen.
 func New(cfg Config, deps Deps) (*Server, error) {
-	set, err := newSettings(cfg)
+	set, err := newSettings(cfg, deps.Hostname)
 	if err != nil {
 		return nil, err
 	}
@@ -104,12 +105,12 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	return s, nil
 }
 
-// SetConfig takes new settings for sessions that begin from now on. Listeners,
-// host name and certificate files stay what they were.
+// SetConfig takes new settings for sessions that begin from now on. Listeners
+// and certificate files stay what they were.
 func (s *Server) SetConfig(cfg Config) error {
 	was := s.set.Load().Config
-	cfg.Listen, cfg.Hostname, cfg.TLSCert, cfg.TLSKey = was.Listen, was.Hostname, was.TLSCert, was.TLSKey
-	set, err := newSettings(cfg)
+	cfg.Listen, cfg.TLSCert, cfg.TLSKey = was.Listen, was.TLSCert, was.TLSKey
+	set, err := newSettings(cfg, s.deps.Hostname)
 	if err == nil {
 		s.use(set)
 	}
