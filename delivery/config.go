@@ -30,7 +30,7 @@ type Config struct {
 	MessageLimit          time.Duration `key:"message_limit" default:"6h" doc:"After session_limit, the longest time for the messages in flight to end. 50 MB at 33.6 kbit/s take three and a half hours." reload:"yes"`
 	Linger                time.Duration `key:"linger" default:"200ms" doc:"How long a session waits for more mail, with the queue empty, before it quits." reload:"yes"`
 	WindowMessages        int           `key:"window_messages" default:"100" doc:"Messages in flight over one connection without an answer. If the line breaks, so many may arrive twice." reload:"yes"`
-	WindowBytes           mail.Size     `key:"window_bytes" default:"1MiB" doc:"Bytes in flight over one connection without an answer, a single larger message excepted." reload:"yes"`
+	WindowBytes           mail.Size     `key:"window_bytes" default:"1MiB" doc:"Most bytes in flight over one connection without an answer, a single larger message excepted. A connection begins with 64 KiB and takes more while that makes the answers come faster." reload:"yes"`
 	ClaimLife             time.Duration `key:"claim_life" default:"10m" doc:"How long a session may hold a queue without a sign of life. Then another session may begin, also on another node." reload:"yes"`
 	ReportEvery           time.Duration `key:"report_every" default:"50ms" doc:"Longest time that results are collected before they are reported." reload:"yes"`
 	StopTimeout           time.Duration `key:"stop_timeout" default:"20s" doc:"How long messages in flight may end when the server stops." reload:"yes"`

@@ -37,10 +37,10 @@ type pipe struct {
 	changed chan struct{} // a reply was taken, or the connection was lost
 	ended   chan struct{} // the reader has ended
 
-	mu   sync.Mutex // guards what follows, and the answers in begun jobs
-	led  ledger
-	err  error // why the connection was lost
-	good int   // jobs answered with success
+	mu  sync.Mutex // guards what follows, and the answers in begun jobs
+	led ledger
+	win window
+	err error // why the connection was lost
 
 	sentBytes func(n int64)
 	stopping  func() bool
@@ -53,6 +53,7 @@ func (p *pipe) push(redo []*job, in <-chan *job) (rest []*job, err error) {
 	p.changed = make(chan struct{}, 1)
 	p.ended = make(chan struct{})
 	p.led.redo = redo
+	p.win = newWindow(int64(p.c.cfg.WindowBytes))
 	p.c.watch.set(p.c.cfg.CommandTimeout)
 	go p.read()
 	var j *job
@@ -110,8 +111,8 @@ func (p *pipe) read() {
 		if err == nil {
 			p.expectSoon()
 		}
-		if done != nil && done.final.Positive() {
-			p.good++
+		if done != nil {
+			p.win.answered(time.Now(), done.msg.Size)
 		}
 		p.mu.Unlock()
 		if err != nil {
@@ -241,7 +242,7 @@ func (p *pipe) next(in <-chan *job) (*job, error) {
 }
 
 func (p *pipe) full() bool {
-	return p.led.jobs >= p.c.cfg.WindowMessages || p.led.jobs > 0 && p.led.bytes >= int64(p.c.cfg.WindowBytes)
+	return p.led.jobs >= p.c.cfg.WindowMessages || p.win.full(p.led.jobs, p.led.bytes)
 }
 
 // resync lets the server answer everything and brings it back to the state
