@@ -409,3 +409,73 @@ func TestMailThatASessionDidNotSeeIsTriedAtOnce(t *testing.T) {
 		s.WantNext(name, 0, CauseNew)
 	}
 }
+
+// A login that finds held mail only has nothing to push: the next one, after the
+// operator released it, must not be debounced.
+func TestALoginThatFindsHeldMailOnlyOpensNoWindow(t *testing.T) {
+	s := newStory(t)
+	id := s.Mail("jansen")
+	act := func(a Action) {
+		s.must(func(m *Moves) error {
+			_, err := m.Act(Act{Action: a, Items: []Item{{jansen, id}}, By: "op"})
+			return err
+		})
+	}
+	login := func() (debounced bool) {
+		s.must(func(m *Moves) (err error) { debounced, _, err = m.LoginTrigger(jansen); return err })
+		return debounced
+	}
+	act(ActHold)
+	act(ActHold) // twice is once
+	if login() || s.dueEffect(jansen) {
+		t.Error("held mail is pushed")
+	}
+	act(ActRelease)
+	if login() || !s.dueEffect(jansen) {
+		t.Error("the login after the release starts nothing")
+	}
+	if !login() {
+		t.Error("the third is not debounced")
+	}
+}
+
+func TestAQueueNameHasNoControlBytes(t *testing.T) {
+	for _, q := range []QueueName{"account/a\x00b", "out/x\ny", "mailbox/a\x7f", "account/"} {
+		if q.Valid() {
+			t.Errorf("%q is valid", q)
+		}
+	}
+	if !jansen.Valid() || !QueueName("account/jürgen").Valid() {
+		t.Error("a good name is refused")
+	}
+}
+
+func TestAClaimHasABoundAndAFreshNumber(t *testing.T) {
+	s := newStory(t)
+	s.Mail("jansen")
+	claim := func(c Claim) (ClaimResult, error) {
+		c.Queue, c.Node, c.Cause = jansen, "n1", CauseNew
+		var r ClaimResult
+		err := s.do(func(m *Moves) (err error) { r, err = m.Claim(c); return err })
+		return r, err
+	}
+	for _, c := range []Claim{{}, {Until: s.now}, {Life: -time.Second}, {Until: s.now - 1, Session: 3}} {
+		if _, err := claim(c); mail.KindOf(err) != mail.Invalid {
+			t.Errorf("%+v: %v, and it is over when it begins", c, err)
+		}
+	}
+	first, err := claim(Claim{Life: 1000 * time.Hour})
+	if err != nil || first.Denial != Granted || first.Session == 0 || first.Until != s.now.Add(MaxClaimLife) {
+		t.Fatalf("%+v, %v", first, err)
+	}
+	if again, _ := claim(Claim{Life: time.Minute}); again.Denial != Taken {
+		t.Errorf("a second session: %+v", again)
+	}
+	if more, _ := claim(Claim{Life: time.Minute, Session: first.Session}); more.Denial != Granted || more.Until != s.now.Add(time.Minute) {
+		t.Errorf("more time for the first: %+v", more)
+	}
+	s.Wait(2 * time.Minute)
+	if other, _ := claim(Claim{Life: time.Minute}); other.Denial != Granted || other.Session == first.Session {
+		t.Errorf("another session: %+v", other)
+	}
+}
