@@ -22,6 +22,7 @@ const (
 	maxProposals     = 8192     // commands
 	maxProposalBytes = 64 << 20 // and their bytes together
 	maxInFlight      = 8        // entries between the proposer and Raft
+	maxStaging       = 16       // large bodies on their way at one time
 )
 
 // proposal is one command on its way into the log.
@@ -40,6 +41,7 @@ type proposer struct {
 	node    *Node
 	in      chan *proposal
 	room    *semaphore.Weighted
+	staging chan struct{} // slots of maxStaging
 	waiting chan inFlight
 	stop    chan struct{}
 	wg      sync.WaitGroup
@@ -51,7 +53,7 @@ type inFlight struct {
 }
 
 func newProposer(n *Node) *proposer {
-	p := &proposer{node: n, in: make(chan *proposal, maxProposals), room: semaphore.NewWeighted(maxProposalBytes),
+	p := &proposer{node: n, in: make(chan *proposal, maxProposals), room: semaphore.NewWeighted(maxProposalBytes), staging: make(chan struct{}, maxStaging),
 		waiting: make(chan inFlight, maxInFlight), stop: make(chan struct{})}
 	p.wg.Add(2)
 	go p.gather()
@@ -264,8 +266,15 @@ func (n *Node) Enqueue(ctx context.Context, m spool.Enqueue, body io.Reader) (sp
 	return propose[spool.Enqueued](ctx, n, kindEnqueue, m, nil)
 }
 
-// stage brings a body into the log, one chunk after the other.
+// stage brings a body into the log, one chunk after the other. Bodies take turns:
+// hundreds at the same time would all be too late, and none of them be stored.
 func (n *Node) stage(ctx context.Context, size int64, body io.Reader) (spool.BodyID, error) {
+	select {
+	case n.proposer.staging <- struct{}{}:
+		defer func() { <-n.proposer.staging }()
+	case <-ctx.Done():
+		return 0, mail.Fail(mail.Limit, "too many large messages are waiting to be stored; try again later")
+	}
 	var id spool.BodyID
 	for number := 0; size > 0; number++ {
 		chunk := n.chunks.get(int(min(size, spool.ChunkBytes)))
