@@ -17,9 +17,10 @@ import (
 
 // Bounds of one search for a server.
 const (
-	maxRoutes = 16 // different routes of one account in one session
-	maxMX     = 10 // hosts of a domain that are looked at
-	maxPlaces = 12 // addresses that are dialled before the session gives up
+	maxRoutes = 16   // routes of one account that wait for their turn in one session
+	maxPasses = 1000 // routes of one account that one session tries, one after the other
+	maxMX     = 10   // hosts of a domain that are looked at
+	maxPlaces = 12   // addresses that are dialled before the session gives up
 )
 
 // Directory is where customers' mail goes.

@@ -249,7 +249,11 @@ func (s *session) discover(d mail.Domain, id mail.ID) error {
 	if err != nil {
 		return err
 	}
+	waiting := 0
 	for _, p := range s.passes {
+		if p.pending {
+			waiting++
+		}
 		if p.route == route {
 			if !p.pending && !p.failed && id > p.after {
 				p.pending, p.after = true, id-1
@@ -257,7 +261,10 @@ func (s *session) discover(d mail.Domain, id mail.ID) error {
 			return nil
 		}
 	}
-	if len(s.passes) < maxRoutes {
+	// One that finds no place is found again: routes come in the order of their
+	// first message, and each pass reads everything behind the first of its own.
+	// So none starves behind others that are never reached.
+	if waiting < maxRoutes && len(s.passes) < maxPasses {
 		s.passes = append(s.passes, &pass{route: route, after: id - 1, pending: true})
 	}
 	return nil
