@@ -4,6 +4,7 @@ package api
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -66,6 +67,8 @@ type Deps struct {
 	Sources func() []netip.Addr
 	// NotReady gives the reasons why the node should get no traffic; nil: none.
 	NotReady func() []string
+	// Warnings are what an operator must look at although the node serves; nil: none.
+	Warnings func() []string
 	// Leader names the node that leads; nil: not told.
 	Leader func() string
 }
@@ -118,6 +121,9 @@ type metrics struct {
 func New(cfg Config, deps Deps) *Server {
 	if deps.Sources == nil {
 		deps.Sources = func() []netip.Addr { return nil }
+	}
+	if deps.Warnings == nil {
+		deps.Warnings = func() []string { return nil }
 	}
 	if deps.NotReady == nil {
 		deps.NotReady = func() []string { return nil }
@@ -174,12 +180,28 @@ func (s *Server) Listen() error {
 			sock.Close()
 			return fmt.Errorf("api.address: cannot serve the HTTP API at %s: %w; stop what uses the address or choose another", cfg.Address, err)
 		}
-		doors = append(doors, door{s.limit(l, "tcp"), s.tcp})
+		certs, err := host.LoadCerts(s.deps.Host.FS, s.log, cfg.TLSCert, cfg.TLSKey)
+		if err != nil {
+			return fmt.Errorf("api.%w", errors.Join(err, l.Close(), sock.Close()))
+		}
+		outer := s.limit(l, "tcp")
+		switch {
+		case certs != nil:
+			outer = tls.NewListener(outer, certs.Config())
+		case !isLoopback(l.Addr()):
+			s.log.Warn("tokens for the HTTP API can be read on the way to it; set api.tls_cert and api.tls_key", "address", l.Addr().String())
+		}
+		doors = append(doors, door{outer, s.tcp})
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.listeners = doors
 	return nil
+}
+
+func isLoopback(a net.Addr) bool {
+	ap, err := netip.ParseAddrPort(a.String())
+	return err == nil && ap.Addr().IsLoopback()
 }
 
 // listenSocket binds the admin socket, taking the place of one that a node which

@@ -70,7 +70,7 @@ type Server struct {
 	m       *metrics
 	set     atomic.Pointer[settings]
 	rules   rules
-	tls     *certs // nil: no STARTTLS
+	tls     *host.Certs // nil: no STARTTLS
 	bodies  bodies
 	pool    strict.Pool
 	engine  *engine
@@ -119,7 +119,7 @@ func (s *Server) SetConfig(cfg Config) error {
 
 func (s *Server) use(set *settings) {
 	if s.tls != nil {
-		set.wire.TLS = s.tls.conf
+		set.wire.TLS = s.tls.Config()
 	}
 	s.set.Store(set)
 }
@@ -131,7 +131,7 @@ func (s *Server) Listen() error {
 		return err
 	}
 	var err error
-	if s.tls, err = newCerts(s.deps.Host.FS, s.log, set.TLSCert, set.TLSKey); err != nil {
+	if s.tls, err = host.LoadCerts(s.deps.Host.FS, s.log, set.TLSCert, set.TLSKey); err != nil {
 		return fmt.Errorf("smtpd.%w", err)
 	}
 	s.use(set)

@@ -104,10 +104,10 @@ func TestCertificateIsReadAgainWhenItChanges(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		disk := vfs.NewMem()
 		putCert(t, disk, "old.example")
-		c, err := newCerts(host.MadeFS(disk), slog.New(slog.DiscardHandler), "cert.pem", "key.pem")
+		c, err := host.LoadCerts(host.MadeFS(disk), slog.New(slog.DiscardHandler), "cert.pem", "key.pem")
 		check(t, err)
 		name := func() string {
-			got, err := c.get(nil)
+			got, err := c.Config().GetCertificate(nil)
 			check(t, err)
 			leaf, err := x509.ParseCertificate(got.Certificate[0])
 			check(t, err)
@@ -118,17 +118,17 @@ func TestCertificateIsReadAgainWhenItChanges(t *testing.T) {
 		if got := name(); got != "old.example" {
 			t.Errorf("looked at once, got %s", got)
 		}
-		time.Sleep(certEvery)
+		time.Sleep(host.CertEvery)
 		if got := name(); got != "new.example" {
 			t.Errorf("got %s", got)
 		}
 		check(t, host.WriteFile(disk, "cert.pem", []byte("nonsense")))
-		time.Sleep(certEvery)
+		time.Sleep(host.CertEvery)
 		if got := name(); got != "new.example" {
 			t.Errorf("after a bad file: %s", got)
 		}
 		putCert(t, disk, "newest.example")
-		time.Sleep(certEvery)
+		time.Sleep(host.CertEvery)
 		if got := name(); got != "newest.example" {
 			t.Errorf("got %s", got)
 		}
@@ -136,7 +136,7 @@ func TestCertificateIsReadAgainWhenItChanges(t *testing.T) {
 }
 
 func TestMissingCertificateIsSaidClearly(t *testing.T) {
-	_, err := newCerts(host.MadeFS(vfs.NewMem()), nil, "cert.pem", "key.pem")
+	_, err := host.LoadCerts(host.MadeFS(vfs.NewMem()), nil, "cert.pem", "key.pem")
 	if err == nil || !strings.Contains(err.Error(), "tls_cert") || !strings.Contains(err.Error(), "cert.pem") {
 		t.Errorf("got %v", err)
 	}

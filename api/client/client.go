@@ -7,6 +7,8 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -46,8 +48,19 @@ func Socket(n host.Net, path string) *Client {
 	return &Client{base: "http://admin", what: path, http: &http.Client{Transport: tr}}
 }
 
+// Security is how a node is reached over a network.
+type Security struct {
+	CA         []byte // certificates in PEM that are trusted; nil: those of the system
+	PlainToken bool   // a token may go over plain HTTP to another machine
+}
+
 // URL calls the node at an http or https URL with a bearer token.
 func URL(n host.Net, server, token string) (*Client, error) {
+	return SecureURL(n, server, token, Security{})
+}
+
+// SecureURL is URL with a say in what is secure.
+func SecureURL(n host.Net, server, token string, sec Security) (*Client, error) {
 	if !strings.Contains(server, "://") {
 		server = "http://" + server
 	}
@@ -55,12 +68,26 @@ func URL(n host.Net, server, token string) (*Client, error) {
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || strings.Trim(u.Path, "/") != "" {
 		return nil, mail.Fail(mail.Invalid, fmt.Sprintf("%q is not a server; write for example http://127.0.0.1:8025", server))
 	}
+	if token != "" && u.Scheme == "http" && !sec.PlainToken && !isLoopback(u.Hostname()) {
+		return nil, mail.Fail(mail.Invalid, fmt.Sprintf("everybody on the way to %s could read the token; write https://%s, or --plain-token if that is meant", u.Host, u.Host))
+	}
 	tr := &http.Transport{DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
 		return n.Dial(ctx, network, netip.Addr{}, addr)
-	}}
+	}, TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12}}
+	if sec.CA != nil {
+		tr.TLSClientConfig.RootCAs = x509.NewCertPool()
+		if !tr.TLSClientConfig.RootCAs.AppendCertsFromPEM(sec.CA) {
+			return nil, mail.Fail(mail.Invalid, "there is no certificate in PEM among those to trust")
+		}
+	}
 	return &Client{base: u.Scheme + "://" + u.Host, what: u.Host, token: token, http: &http.Client{Transport: tr,
 		// A token must not follow a redirection to somebody else.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}}, nil
+}
+
+func isLoopback(name string) bool {
+	ip, err := netip.ParseAddr(name)
+	return name == "localhost" || err == nil && ip.IsLoopback()
 }
 
 // Close ends idle connections.

@@ -46,10 +46,12 @@ type app struct {
 	err     io.Writer
 	environ []string // "NAME=value"
 
-	data      string // --data
-	server    string // --server
-	tokenFile string // --token-file
-	output    string // -o
+	data       string // --data
+	server     string // --server
+	tokenFile  string // --token-file
+	caFile     string // --ca
+	plainToken bool   // --plain-token
+	output     string // -o
 
 	host host.Host // files and the network
 

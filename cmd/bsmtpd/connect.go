@@ -15,7 +15,10 @@ import (
 	"bsmtpd/mail"
 )
 
-const maxTokenBytes = 4096
+const (
+	maxTokenBytes = 4096
+	maxCABytes    = 4 << 20
+)
 
 // client finds out where the server is; nothing is connected yet.
 func (a *app) client() (*client.Client, error) {
@@ -27,7 +30,13 @@ func (a *app) client() (*client.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	cl, err := client.URL(a.host.Net, server, token)
+	sec := client.Security{PlainToken: a.plainToken}
+	if a.caFile != "" {
+		if sec.CA, err = host.ReadFile(a.host.FS, a.caFile, maxCABytes); err != nil {
+			return nil, fmt.Errorf("read the certificates to trust: %w", err)
+		}
+	}
+	cl, err := client.SecureURL(a.host.Net, server, token, sec)
 	if err != nil {
 		return nil, usagef("%v", err)
 	}

@@ -81,6 +81,8 @@ func (a *app) serverFlags(c *cobra.Command) {
 	f := c.PersistentFlags()
 	f.StringVar(&a.server, "server", "", "URL of a server's API, instead of its data directory (default $"+envServer+")")
 	f.StringVar(&a.tokenFile, "token-file", "", "file with the token for --server (default: the token in $"+envToken+")")
+	f.StringVar(&a.caFile, "ca", "", "file with the certificates in PEM to trust for an https --server (default: the system's)")
+	f.BoolVar(&a.plainToken, "plain-token", false, "the token may go over plain http to another machine, where others can read it")
 }
 
 func (a *app) outputFlag(c *cobra.Command) {

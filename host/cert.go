@@ -1,4 +1,4 @@
-package smtpd
+package host
 
 import (
 	"crypto/tls"
@@ -6,22 +6,21 @@ import (
 	"log/slog"
 	"sync/atomic"
 	"time"
-
-	"bsmtpd/host"
 )
 
 const (
-	certEvery    = 10 * time.Second // how often the files are looked at, at most
+	// CertEvery is how often the files are looked at, at most.
+	CertEvery    = 10 * time.Second
 	maxCertBytes = 1 << 20
 )
 
-// certs holds the certificate and takes a new one when its files change. The
+// Certs holds the certificate and takes a new one when its files change. The
 // files are looked at during a handshake, so nothing runs while nobody comes.
-type certs struct {
-	fs        host.FS
+type Certs struct {
+	fs        FS
 	cert, key string
 	log       *slog.Logger
-	conf      *tls.Config // TLS 1.2 or later, otherwise as the library thinks best
+	conf      *tls.Config
 
 	held    atomic.Pointer[heldCert]
 	looking atomic.Bool // one handshake looks, the others go on with what is held
@@ -38,12 +37,13 @@ type certStamp struct {
 	certN, keyN int64
 }
 
-// newCerts reads the files for the first time. Without files it returns nil.
-func newCerts(fs host.FS, log *slog.Logger, cert, key string) (*certs, error) {
+// LoadCerts reads the files for the first time. Without files it returns nil. Errors
+// begin with the names that the two settings have everywhere, tls_cert and tls_key.
+func LoadCerts(fs FS, log *slog.Logger, cert, key string) (*Certs, error) {
 	if cert == "" {
 		return nil, nil
 	}
-	c := &certs{fs: fs, cert: cert, key: key, log: log}
+	c := &Certs{fs: fs, cert: cert, key: key, log: log}
 	c.conf = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: c.get}
 	stamp, err := c.stamp()
 	if err == nil {
@@ -55,9 +55,12 @@ func newCerts(fs host.FS, log *slog.Logger, cert, key string) (*certs, error) {
 	return c, nil
 }
 
-func (c *certs) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+// Config is for a server: TLS 1.2 or later, otherwise as the library thinks best.
+func (c *Certs) Config() *tls.Config { return c.conf }
+
+func (c *Certs) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	held := c.held.Load()
-	if time.Since(held.checked) < certEvery || !c.looking.CompareAndSwap(false, true) {
+	if time.Since(held.checked) < CertEvery || !c.looking.CompareAndSwap(false, true) {
 		return held.cert, nil
 	}
 	defer c.looking.Store(false)
@@ -76,7 +79,7 @@ func (c *certs) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	return c.held.Load().cert, nil
 }
 
-func (c *certs) stamp() (s certStamp, err error) {
+func (c *Certs) stamp() (s certStamp, err error) {
 	a, err := c.fs.Stat(c.cert)
 	if err != nil {
 		return s, err
@@ -88,12 +91,12 @@ func (c *certs) stamp() (s certStamp, err error) {
 	return certStamp{a.ModTime(), b.ModTime(), a.Size(), b.Size()}, nil
 }
 
-func (c *certs) load(stamp certStamp) error {
-	cert, err := host.ReadFile(c.fs, c.cert, maxCertBytes)
+func (c *Certs) load(stamp certStamp) error {
+	cert, err := ReadFile(c.fs, c.cert, maxCertBytes)
 	if err != nil {
 		return err
 	}
-	key, err := host.ReadFile(c.fs, c.key, maxCertBytes)
+	key, err := ReadFile(c.fs, c.key, maxCertBytes)
 	if err != nil {
 		return err
 	}
