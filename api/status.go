@@ -14,7 +14,7 @@ func (s *Server) registerStatus(a huma.API) {
 }
 
 func (s *Server) status(context.Context, *struct{}) (*body[wire.Status], error) {
-	out := wire.Status{Node: s.deps.Name, Version: s.deps.Version, Started: s.started.UTC(), Reasons: s.deps.NotReady(), Leader: s.deps.Leader()}
+	out := wire.Status{Node: s.deps.Name, Version: s.deps.Version, Started: s.started.UTC(), Reasons: s.deps.NotReady(), Warnings: s.deps.Warnings(), Leader: s.deps.Leader()}
 	out.Ready = len(out.Reasons) == 0
 	now := s.deps.Node.Now()
 	var err error

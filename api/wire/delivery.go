@@ -91,6 +91,7 @@ type Status struct {
 	Started  time.Time `json:"started,omitzero"`
 	Ready    bool      `json:"ready"`
 	Reasons  []string  `json:"reasons,omitempty" doc:"why it is not ready"`
+	Warnings []string  `json:"warnings,omitempty" doc:"what an operator must look at although the node is ready"`
 	Leader   string    `json:"leader,omitempty"`
 	Messages int64     `json:"messages" doc:"rows waiting in queues and mailboxes"`
 	Bytes    int64     `json:"bytes"`

@@ -38,6 +38,9 @@ func statusCommand(a *app) *cobra.Command {
 				for _, r := range s.Reasons {
 					p.line("  because", r)
 				}
+				for _, w := range s.Warnings {
+					p.line("WARNING", w)
+				}
 				p.line("waiting", fmt.Sprintf("%s in %s, %s", plural(s.Messages, "message"), plural(s.Queues, "queue"), size(s.Bytes)))
 				p.line("at work", fmt.Sprint(s.Active))
 				p.line("failing", fmt.Sprint(s.Failing))

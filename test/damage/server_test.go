@@ -236,6 +236,16 @@ func (s *server) lacks(letters []letter) (missing, changed []string) {
 	return missing, changed
 }
 
+// warns is what the server's status warns of.
+func (s *server) warns() []string {
+	s.t.Helper()
+	st, err := client.Socket(host.System().Net, filepath.Join(s.data, "admin.sock")).Status(s.t.Context())
+	if err != nil {
+		s.t.Logf("status: %v", err)
+	}
+	return st.Warnings
+}
+
 // report is what "spool verify" says.
 type report struct {
 	code   int
