@@ -60,6 +60,7 @@ type message struct {
 	to      []mail.Recipient // that are left
 	expires mail.Time
 	moved   bool // an operator did something to it
+	held    bool // and that is, it is held
 }
 
 // model is what must be so, in maps. It is told each command with its reply, in the

@@ -173,6 +173,10 @@ func (m *model) act(c spool.Act, out spool.Acted) {
 		mine.Done++
 		msg.moved = true
 		switch c.Action {
+		case spool.ActHold:
+			msg.held = true
+		case spool.ActRelease:
+			msg.held = false
 		case spool.ActBounce:
 			m.giveUp(it, msg)
 		case spool.ActRemove:
@@ -203,7 +207,7 @@ func (m *model) requeue(it spool.Item, out *spool.Acted) {
 		return
 	}
 	out.Done++
-	msg.moved = true
+	msg.moved, msg.held = true, false
 	if msg.expires != 0 {
 		msg.expires = m.now.Add(m.set.Spool.OutLife)
 	}
@@ -263,7 +267,11 @@ func (m *model) login(e directory.Event, r cluster.Reply) {
 	if seen.Queued != m.waiting(q) {
 		fail(0, "a login of %s is told of %d messages; there are %d", e.Login, seen.Queued, m.waiting(q))
 	}
-	if !seen.Debounced && seen.Queued > 0 && (m.live(q) || !m.held(q)) {
+	pushable := false // held mail is nothing that an attempt could push
+	for it, msg := range m.queues {
+		pushable = pushable || it.Queue == q && !msg.held
+	}
+	if !seen.Debounced && pushable && (m.live(q) || !m.held(q)) {
 		m.windows[e.Login] = m.now
 		m.triggers[e.Login]++
 	}

@@ -12,7 +12,7 @@ import (
 
 var (
 	seed  = flag.Uint64("seed", 0, "the seed of the only town to live; 0: many do")
-	towns = flag.Uint64("towns", 300, "how many towns TestRandom lets live, with the seeds 1 and up")
+	towns = flag.Uint64("towns", 200, "how many towns TestRandom lets live, with the seeds 1 and up")
 )
 
 // stepsOfALife is how much happens to a town.
@@ -55,9 +55,10 @@ func TestRandom(t *testing.T) {
 	}
 }
 
-// The same seed gives the same run: to the bit.
+// The same seed gives the same run: to the bit, but where a replica has a real
+// database (newTown), which flushes when it likes.
 func TestASeedIsARun(t *testing.T) {
-	for s := range uint64(8) {
+	for s := uint64(1); s <= 8; s++ {
 		a, b := newTown(s, nil), newTown(s, nil)
 		for range stepsOfALife {
 			a.step()
