@@ -212,7 +212,7 @@ func (n *Node) startRaft() error {
 			return fmt.Errorf("write the first entry of the log: %w", err)
 		}
 	}
-	n.raft, err = raft.NewRaft(conf, n.fsm, logs, n.wal, n.snaps, trans)
+	n.raft, err = raft.NewRaft(conf, n.fsm, logs, &stableStore{n.wal, n}, n.snaps, trans)
 	if err != nil {
 		return fmt.Errorf("start raft: %w", err)
 	}
