@@ -92,7 +92,7 @@ func (f *feed) page() ([]spool.Message, error) {
 			break
 		}
 	}
-	return page, hardError(rerr)
+	return page, f.s.hardError(rerr)
 }
 
 // message decides about one message; false: hand out no more.

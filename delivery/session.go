@@ -68,6 +68,7 @@ type notes struct {
 	banner   string
 	words    string
 	bad      bool      // words tell of a failure
+	damaged  bool      // rows do not decode
 	earliest mail.Time // least RetryAt of what stays
 	seen     mail.ID   // greatest
 	left     mail.ID   // least that was begun or handed out without an answer; 0: none
@@ -231,16 +232,21 @@ func (s *session) firstPass() error {
 		}
 		break
 	}
-	return hardError(rerr)
+	return s.hardError(rerr)
 }
 
 // hardError is err unless it is about a single damaged row, which is passed over:
-// the others must go out.
-func hardError(err error) error {
-	if mail.KindOf(err) == mail.Broken {
-		return nil
+// the others must go out. A row that does not decode is set aside in the end; one in
+// a damaged file (kv.Damage) may be whole on another node.
+func (s *session) hardError(err error) error {
+	if mail.KindOf(err) != mail.Broken {
+		return err
 	}
-	return err
+	var file interface{ Damaged() }
+	if !errors.As(err, &file) {
+		s.note(func(n *notes) { n.damaged = true })
+	}
+	return nil
 }
 
 // discover notes that a message has a recipient in a domain.
@@ -324,7 +330,7 @@ func (s *session) finish(end *ended) {
 	}
 	outcome := s.outcome(&n)
 	f := spool.Finish{Queue: s.queue, Session: s.id, Outcome: outcome, Began: s.began, Words: n.words, Remote: n.remote,
-		Banner: n.banner, Sent: n.sent, EarliestRetry: n.earliest, SeenTo: max(n.seen, 1), Cause: s.cause}
+		Banner: n.banner, Sent: n.sent, Damaged: n.damaged, EarliestRetry: n.earliest, SeenTo: max(n.seen, 1), Cause: s.cause}
 	s.metrics.sessions.WithLabelValues(outcome.String(), s.cause.String()).Inc()
 	var done spool.Finished
 	var err error
