@@ -52,6 +52,14 @@ func told(err error) error {
 	return d
 }
 
+// hear tells of damage that pebble itself does not tell of: in a large value.
+func (s *Store) hear(err error) {
+	var d *Damage
+	if s.damaged != nil && errors.As(err, &d) && d.File == "" {
+		s.damaged(d)
+	}
+}
+
 // caught turns a panic of pebble's about a file of large values that is missing
 // or unreadable as a whole into an error: pebble 2.1.7 has no words for that case
 // (fileCacheHandle.findOrCreateBlob reports it without saying of which file). Call

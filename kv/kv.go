@@ -63,7 +63,10 @@ type Options struct {
 const memTables = 4
 
 // Store is a pebble database without its write-ahead log.
-type Store struct{ db *pebble.DB }
+type Store struct {
+	db      *pebble.DB
+	damaged func(*Damage) // nil: nobody is told
+}
 
 // Open opens the database in dir, making it where there is none.
 //
@@ -124,7 +127,7 @@ func Open(dir string, o Options) (*Store, error) {
 	if err := whole(db, o.FS, dir); err != nil {
 		return nil, errors.Join(fmt.Errorf("open the state database in %s: %w", dir, err), db.Close())
 	}
-	return &Store{db: db}, nil
+	return &Store{db: db, damaged: o.Damaged}, nil
 }
 
 // Close flushes nothing: what was not flushed is replayed from the log.
@@ -146,11 +149,18 @@ func (s *Store) Metrics() *pebble.Metrics { return s.db.Metrics() }
 var _ Reader = (*Store)(nil)
 
 // Get implements Reader on the newest committed state.
-func (s *Store) Get(key []byte) ([]byte, error) { return get(s.db, key) }
+func (s *Store) Get(key []byte) ([]byte, error) {
+	v, err := get(s.db, key)
+	s.hear(err)
+	return v, err
+}
 
 // Scan implements Reader on the state at the first step.
 func (s *Store) Scan(lower, upper []byte, err *error) iter.Seq2[[]byte, []byte] {
-	return scan(s.db, lower, upper, err)
+	return func(yield func(k, v []byte) bool) {
+		scan(s.db, lower, upper, err)(yield)
+		s.hear(*err)
+	}
 }
 
 // Last implements Reader.

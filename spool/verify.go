@@ -253,7 +253,7 @@ func (v *verifier) verifyBodies(atOnce int) error {
 // halve drops the bodies of the greater half and says where that begins.
 func halve(uses map[BodyID]use) BodyID {
 	ids := make([]BodyID, 0, len(uses))
-	for id := range uses { // order does not matter: sorted below
+	for id := range uses { //deterministic: sorted below
 		ids = append(ids, id)
 	}
 	slices.Sort(ids)
@@ -367,7 +367,7 @@ func (v *verifier) compareBodies(from, below BodyID, uses map[BodyID]use) error 
 		return err
 	}
 	missing := make([]BodyID, 0, len(uses))
-	for id := range uses { // order does not matter: sorted below
+	for id := range uses { //deterministic: sorted below
 		missing = append(missing, id)
 	}
 	slices.Sort(missing)
