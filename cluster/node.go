@@ -292,6 +292,15 @@ func (n *Node) snapshotLoop() {
 	}
 }
 
+// CutLog asks for a snapshot now: the log gives back what the rows hold. It does
+// not wait for it.
+func (n *Node) CutLog() {
+	select {
+	case n.fsm.due <- struct{}{}:
+	default:
+	}
+}
+
 func (n *Node) snapshot() {
 	began := time.Now()
 	err := n.raft.Snapshot().Error()

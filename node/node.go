@@ -107,7 +107,7 @@ func (n *Node) build() error {
 	c, h, cl := n.fitted(n.opts.Config), n.opts.Host, n.cluster
 	mailLog := metric.NewMailLog(n.log)
 	n.space = newSpace(h.FS, c.Node.DataDir, c.Node.LowSpace, n.log, n.reg, n.spaceChanged)
-	n.space.short = cl.Short
+	n.space.short, n.space.relieve = cl.Short, cl.CutLog
 	n.figures = newFigures(cl.Spool, cl.Now, n.log, n.reg)
 	var err error
 	n.smtpd, err = smtpd.New(c.SMTPD, smtpd.Deps{

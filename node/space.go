@@ -51,6 +51,10 @@ func judgeRoom(c config.LowSpace, disk vfs.DiskUsage, inodes, totalInodes uint64
 	return roomEnough, ""
 }
 
+// relieveEvery is the time between two calls of relieve. Without them a node that
+// takes no mail in, and has none left, would write no log and so never cut it.
+const relieveEvery = 10 * time.Second
+
 // space watches the file system of the data directory.
 type space struct {
 	fs    host.FS
@@ -60,7 +64,10 @@ type space struct {
 	free  prometheus.Gauge
 
 	changed func(room)   // told after each change
+	relieve func()       // gives back what the log and the rows do not need; called now and then while space is short
 	short   func() error // why nothing can be written just now, marks or not; nil: nobody knows
+
+	relieved time.Time // when relieve was last called; for look alone
 
 	mu    sync.Mutex // guards the rest
 	conf  config.LowSpace
@@ -116,6 +123,10 @@ func (s *space) look() {
 	now, words := s.room, s.words
 	s.mu.Unlock()
 	s.state.Set(float64(now))
+	if now != roomEnough && s.relieve != nil && time.Since(s.relieved) > relieveEvery {
+		s.relieved = time.Now()
+		s.relieve()
+	}
 	if now == was {
 		return
 	}
