@@ -220,7 +220,7 @@ lines:
 			continue lines
 		}
 	}
-	if *verbose || bad > 0 {
+	if *verbose || bad > 0 || s.t.Failed() {
 		s.said.WriteString(tail(log, 60))
 	}
 }

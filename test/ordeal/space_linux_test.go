@@ -141,9 +141,11 @@ func TestAFullDiskRefusesMailAndRecovers(t *testing.T) {
 		c.on(t)
 	}
 	led.more(t, 100, "after the queues have drained") // without any help
-	d.ballast(160 << 20)
 	was := led.count("452 4.3.1")
-	until(t, "mail is refused again", func() bool { return led.count("452 4.3.1") > was+20 })
+	until(t, "mail is refused again", func() bool {
+		d.ballast(160 << 20) // again where the log gives room back
+		return led.count("452 4.3.1") > was+20
+	})
 	s.kill()
 	s.start()
 	until(t, "what is queued goes out meanwhile", func() bool { return s.waiting() == 0 })
