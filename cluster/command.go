@@ -75,7 +75,7 @@ var rules = map[Kind]rule{
 	kindSuspend:   {1, typed(func(m *moves, c spool.Suspend, _ []byte) (none, error) { return none{}, m.suspend(c) })},
 	kindWaive:     {1, typed(func(m *moves, c spool.Waive, _ []byte) (none, error) { return none{}, m.Waive(c) })},
 
-	kindLogin: {1, typed(func(m *moves, c directory.Event, _ []byte) (directory.Seen, error) { return m.login(c) })},
+	kindLogin: {2, typed(func(m *moves, c directory.Event, _ []byte) (directory.Seen, error) { return m.login(c) })},
 	kindPutAccounts: {1, typed(func(m *moves, c directory.PutAccounts, _ []byte) ([]directory.Put, error) {
 		return c.Apply(m.Tx, m.Now)
 	})},

@@ -2,6 +2,7 @@ package directory
 
 import (
 	"net/netip"
+	"time"
 
 	"bsmtpd/mail"
 )
@@ -26,7 +27,14 @@ type Event struct {
 	NAS     string     `cbor:"4,keyasint,omitempty"` // access server, "" for HTTP and files
 	Session string     `cbor:"5,keyasint,omitempty"` // Acct-Session-Id; "": none, then never a duplicate
 	Source  string     `cbor:"6,keyasint"`           // radius, http, file or cli
+
+	// Delay is how long ago it happened (Acct-Delay-Time, RFC 2866 section 5.2),
+	// from 0 to MaxDelay; what lies beyond is taken for that.
+	Delay time.Duration `cbor:"7,keyasint,omitempty"`
 }
+
+// MaxDelay is how far back an event is dated at most.
+const MaxDelay = time.Hour
 
 // Double says how a login breaks the one-session rule (B16).
 type Double uint8

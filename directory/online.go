@@ -49,7 +49,8 @@ func (e Event) Apply(tx kv.Tx, now mail.Time) (Seen, error) {
 	if err != nil {
 		return Seen{}, err
 	}
-	h := hearing{Event: e, p: &p, account: account, boot: nas.Boot, now: now, seen: &seen}
+	at := now.Add(-min(max(e.Delay, 0), MaxDelay))
+	h := hearing{Event: e, p: &p, account: account, boot: nas.Boot, now: at, seen: &seen}
 	before := slices.Clone(p.Sessions)
 	if e.Session == "" {
 		h.unnamed()
@@ -60,7 +61,7 @@ func (e Event) Apply(tx kv.Tx, now mail.Time) (Seen, error) {
 		seen.Online = p.Online
 		return seen, nil
 	}
-	if err := p.write(tx, before, now); err != nil {
+	if err := p.write(tx, before, now, at); err != nil {
 		return Seen{}, err
 	}
 	seen.Online = p.Online
@@ -91,8 +92,8 @@ type hearing struct {
 	Event
 	p       *Presence
 	account *Account
-	boot    uint64 // of the event's access server
-	now     mail.Time
+	boot    uint64    // of the event's access server
+	now     mail.Time // when it happened
 	seen    *Seen
 }
 
@@ -126,7 +127,8 @@ func (h *hearing) unnamed() {
 	if h.Kind == EventStop {
 		for i := range h.p.Sessions {
 			if s := &h.p.Sessions[i]; s.Live() && !h.contradicts(s) {
-				s.Heard, s.Stopped = h.now, h.now
+				s.Heard = max(s.Heard, h.now)
+				s.Stopped = max(s.Started, h.now)
 			}
 		}
 		return
@@ -163,7 +165,7 @@ func (h *hearing) find() *Session {
 func (h *hearing) adopt() *Session {
 	for i := range h.p.Sessions {
 		if s := &h.p.Sessions[i]; s.Live() && s.ID == "" && !h.contradicts(s) {
-			s.NAS, s.ID, s.Boot, s.Heard = h.NAS, h.Session, h.boot, h.now
+			s.NAS, s.ID, s.Boot, s.Heard = h.NAS, h.Session, h.boot, max(s.Heard, h.now)
 			return s
 		}
 	}
@@ -200,10 +202,10 @@ func (h *hearing) begin() {
 
 // refresh applies an event to a session that is online.
 func (h *hearing) refresh(s *Session) {
-	s.Heard = h.now
+	s.Heard = max(s.Heard, h.now)
 	switch h.Kind {
 	case EventStop:
-		s.Stopped = h.now
+		s.Stopped = max(s.Started, h.now)
 		return
 	case EventStart:
 		s.StartHeard = true

@@ -174,12 +174,12 @@ func (p *Presence) trim(now mail.Time) {
 }
 
 // write stores p, and what changed in the count of its access servers. before
-// are the sessions as they were when p was read.
-func (p *Presence) write(tx kv.Tx, before []Session, now mail.Time) error {
+// are the sessions as they were when p was read, at is when the event happened.
+func (p *Presence) write(tx kv.Tx, before []Session, now, at mail.Time) error {
 	p.trim(now)
 	p.LastEvent = now
 	if online := p.live() > 0; online != p.Online {
-		p.Online, p.Since = online, now
+		p.Online, p.Since = online, max(p.Since, at)
 	}
 	if err := countLive(tx, before, p.Sessions); err != nil {
 		return err

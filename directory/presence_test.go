@@ -372,3 +372,33 @@ func TestPresenceFollowsItsModel(t *testing.T) {
 		}
 	})
 }
+
+func TestADelayedEventIsDatedBack(t *testing.T) {
+	w := newLine(t)
+	began := w.now
+	w.start("1")
+	w.wait(30 * time.Minute)
+	stop := Event{Kind: EventStop, Login: "jansen", NAS: "nas1", Session: "1", Source: "radius", Delay: 10 * time.Minute}
+	w.hear(stop)
+	read := func() Presence {
+		p, err := Reader{R: w.tx}.Presence("jansen")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	if p := read(); p.Online || p.Since != w.now.Add(-10*time.Minute) || p.LastEvent != w.now || p.Sessions[0].Stopped != p.Since {
+		t.Errorf("%+v", p)
+	}
+	w.start("2")
+	stop.Session, stop.Delay = "2", 1<<62 // never before it began, and bounded
+	w.hear(stop)
+	if s := read().Sessions[1]; s.Stopped != s.Started || s.Started != began.Add(30*time.Minute) {
+		t.Errorf("%+v", s)
+	}
+	w.wait(2 * time.Hour)
+	w.hear(Event{Kind: EventStart, Login: "jansen", NAS: "nas1", Session: "3", Source: "radius", Delay: 24 * time.Hour})
+	if s := read().Sessions[2]; s.Started != w.now.Add(-MaxDelay) {
+		t.Errorf("%+v", s)
+	}
+}

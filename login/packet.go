@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -57,6 +58,7 @@ func readAccounting(p *radius.Packet, source netip.Addr) (accounting, error) {
 			NAS:     nasName(p, source),
 			Session: text(rfc2866.AcctSessionID_Get(p)),
 			Source:  sourceRadius,
+			Delay:   min(time.Duration(rfc2866.AcctDelayTime_Get(p))*time.Second, directory.MaxDelay),
 		},
 		name: text(rfc2865.UserName_Get(p)),
 	}, nil

@@ -328,6 +328,11 @@ func TestAttributesAreReadAsAccessServersWriteThem(t *testing.T) {
 	if e := read(func(p *radius.Packet) { rfc2866.AcctSessionID_Set(p, []byte{0xff, 0}) }); e.Session != "0xff" {
 		t.Errorf("a binary session: %q", e.Session)
 	}
+	for seconds, want := range map[uint32]time.Duration{0: 0, 90: 90 * time.Second, 1 << 31: directory.MaxDelay} {
+		if e := read(func(p *radius.Packet) { rfc2866.AcctDelayTime_Set(p, rfc2866.AcctDelayTime(seconds)) }); e.Delay != want {
+			t.Errorf("Acct-Delay-Time %d: %s", seconds, e.Delay)
+		}
+	}
 	long := read(func(p *radius.Packet) { rfc2866.AcctSessionID_Set(p, bytes.Repeat([]byte{1}, 253)) })
 	if len(long.Session) > directory.MaxSessionID || !strings.HasPrefix(long.Session, "sha256:") {
 		t.Errorf("a long binary session: %q", long.Session)
