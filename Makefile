@@ -3,7 +3,7 @@
 
 GO ?= go
 
-.PHONY: build demo test lint fuzz bench clean
+.PHONY: build demo test lint fuzz bench sim clean
 
 build:
 	$(GO) build -trimpath -o bin/bsmtpd ./cmd/bsmtpd
@@ -26,6 +26,10 @@ fuzz:
 # doc/benchmarks.md. BENCH='-only accept4k -profile' make bench for a part.
 bench:
 	$(GO) run ./bench $(BENCH)
+
+# sim lets many simulated worlds live; SEEDS=2000 DAYS=3 make sim for more.
+sim:
+	SEEDS=$(or $(SEEDS),200) FROM=$(or $(FROM),1) DAYS=$(or $(DAYS),1) scripts/sim.sh
 
 clean:
 	rm -rf bin .cache

@@ -60,12 +60,35 @@ func (w *World) LoginFrom(name string, from netip.Addr) {
 
 // TryLogin is LoginFrom where the node may not answer.
 func (w *World) TryLogin(name string, from netip.Addr) error {
-	w.session++
 	c := w.account(name)
-	c.session = fmt.Sprintf("s%06d", w.session)
+	c.session = w.newSession()
 	c.asked = append(c.asked, time.Now())
 	w.Note("%s logs in with %s", name, from)
 	return w.radius(statusStart, name, c.session, from)
+}
+
+func (w *World) newSession() string {
+	w.session++
+	return fmt.Sprintf("s%06d", w.session)
+}
+
+// Repeat sends a packet again and again, and waits for no answer. The story need
+// not wait either.
+func (w *World) Repeat(status uint32, name, session string, from netip.Addr, after ...time.Duration) {
+	w.session++
+	packet := accountingPacket(byte(w.session), status, name, session, from)
+	for _, d := range after {
+		w.Go(func() {
+			s, err := w.access.ListenPacket("udp", accessAddr.String()+":0")
+			if err != nil {
+				return
+			}
+			defer s.Close()
+			if w.Pause(d) {
+				s.WriteTo(packet, net.UDPAddrFromAddrPort(netip.AddrPortFrom(nodeAddr, 1813)))
+			}
+		})
+	}
 }
 
 // Logout says that a customer's last session has ended.
@@ -89,13 +112,16 @@ func (w *World) tryLogout(name string) error {
 // AccessRestarts says that the access server has lost all its sessions.
 func (w *World) AccessRestarts() {
 	w.t.Helper()
-	w.session++
-	if err := w.radius(statusOn, "", fmt.Sprintf("on%d", w.session), netip.Addr{}); err != nil {
+	if err := w.tryAccessRestarts(); err != nil {
 		w.Fatalf("Accounting-On: %v", err)
 	}
+}
+
+func (w *World) tryAccessRestarts() error {
 	for _, c := range w.logins {
 		c.session = ""
 	}
+	return w.radius(statusOn, "", "on"+w.newSession(), netip.Addr{})
 }
 
 // radius sends a request until it is answered.

@@ -35,7 +35,7 @@ type survey struct {
 func (w *World) Check() {
 	w.t.Helper()
 	synctest.Wait()
-	if w.life == nil || w.crashed() {
+	if w.down() {
 		w.Restart()
 	}
 	s := w.survey()
@@ -51,6 +51,12 @@ func (w *World) Check() {
 	for _, f := range w.journal.unexcused() {
 		w.Errorf("the node complained: %s", f)
 	}
+}
+
+// breaks fails the story for a promise of DESIGN 6.
+func (w *World) breaks(promise int, format string, args ...any) {
+	w.t.Helper()
+	w.Errorf("promise %d: %s", promise, fmt.Sprintf(format, args...))
 }
 
 func (w *World) survey() *survey {
@@ -179,7 +185,7 @@ func (w *World) checkNothingIsLost(s *survey) {
 			}
 			p := part{l.Number, to}
 			if have := len(s.delivered[p]) + s.kept[p] + s.told[p] + s.trashed[p]; have < taken {
-				w.Errorf("letter %d to %s was taken %d times (%v) and is there %d times: %d delivered, %d queued, %d bounced, %d removed: MAIL IS LOST",
+				w.breaks(1, "letter %d to %s was taken %d times (%v) and is there %d times: %d delivered, %d queued, %d bounced, %d removed: MAIL IS LOST",
 					l.Number, to, taken, l.Copies(), have, len(s.delivered[p]), s.kept[p], s.told[p], s.trashed[p])
 			}
 		}
@@ -197,7 +203,7 @@ func (w *World) checkSecondCopies(s *survey) {
 	for p, got := range s.delivered {
 		l := w.letter(p.letter)
 		if l == nil {
-			w.Errorf("a server got letter %d, which nobody wrote", p.letter)
+			w.breaks(1, "a server got letter %d, which nobody wrote", p.letter)
 			continue
 		}
 		most := l.doubts()
@@ -212,7 +218,7 @@ func (w *World) checkSecondCopies(s *survey) {
 			}
 		}
 		if len(got)+s.kept[p] > most {
-			w.Errorf("letter %d to %s was delivered %d times and is queued %d times; at most %d can be explained", p.letter, p.to, len(got), s.kept[p], most)
+			w.breaks(2, "letter %d to %s was delivered %d times and is queued %d times; at most %d can be explained", p.letter, p.to, len(got), s.kept[p], most)
 		}
 	}
 }
@@ -232,7 +238,7 @@ func (w *World) checkToldOnce(s *survey) {
 			}
 		}
 		if told > most {
-			w.Errorf("the sender of letter %d was told %d times that %s did not get it; at most %d can be explained", p.letter, told, p.to, most)
+			w.breaks(2, "the sender of letter %d was told %d times that %s did not get it; at most %d can be explained", p.letter, told, p.to, most)
 		}
 	}
 }
@@ -249,7 +255,7 @@ func (w *World) unrecorded(d Delivery) bool {
 		return true
 	}
 	for _, l := range w.gone {
-		if l.dead.Load() && !l.at.Before(d.At) && l.at.Sub(d.At) < afterwards {
+		if l.dead.Load() && !l.at.Before(d.At) && d.At.After(l.unsure()) {
 			return true
 		}
 	}
@@ -278,7 +284,7 @@ func (w *World) checkRemovedStaysRemoved(s *survey) {
 		for _, to := range l.To {
 			for _, d := range s.delivered[part{l.Number, to}] {
 				if removed && !at.IsZero() && d.At.After(at) {
-					w.Errorf("letter %d was delivered to %s at %s, after its removal at %s", l.Number, to, day(d.At), day(at))
+					w.breaks(2, "letter %d was delivered to %s at %s, after its removal at %s", l.Number, to, day(d.At), day(at))
 				}
 			}
 		}
@@ -296,10 +302,10 @@ func (w *World) checkTexts(s *survey) {
 			}
 			head, whole := bytes.CutSuffix(d.Data, l.Text)
 			if !whole || !bytes.HasPrefix(head, []byte("Received: ")) || bytes.Count(head, []byte("\r\n")) > 4 {
-				w.Errorf("letter %d came to %s with another text: %.300q", l.Number, p.to, d.Data)
+				w.breaks(1, "letter %d came to %s with another text: %.300q", l.Number, p.to, d.Data)
 			}
 			if d.From != l.From {
-				w.Errorf("letter %d came from %q", l.Number, d.From)
+				w.breaks(1, "letter %d came from %q", l.Number, d.From)
 			}
 		}
 	}
@@ -320,20 +326,20 @@ func (w *World) checkUsage() {
 		u, err := n.Quota().Of(login)
 		w.ok("read the usage", err)
 		if u.Bytes != bytes || u.Messages != messages {
-			w.Errorf("account %s is charged %d bytes in %d messages, and holds %d in %d", login, u.Bytes, u.Messages, bytes, messages)
+			w.breaks(3, "account %s is charged %d bytes in %d messages, and holds %d in %d", login, u.Bytes, u.Messages, bytes, messages)
 		}
 		a, err := n.Directory().Account(login)
 		w.ok("read the account", err)
 		if a == nil {
-			w.Errorf("account %s is gone", login)
+			w.breaks(1, "account %s is gone", login)
 		} else if q := limits.QuotaOf(a); u.Bytes > q {
-			w.Errorf("account %s holds %d bytes, above its quota of %d", login, u.Bytes, q)
+			w.breaks(3, "account %s holds %d bytes, above its quota of %d", login, u.Bytes, q)
 		}
 	}
 	var err error
 	for q := range w.rows().Queues("", &err) {
 		if b, m := w.sum(q.Name); q.Bytes != b || q.Messages != m {
-			w.Errorf("queue %s says %d bytes in %d messages, and has %d in %d", q.Name, q.Bytes, q.Messages, b, m)
+			w.breaks(3, "queue %s says %d bytes in %d messages, and has %d in %d", q.Name, q.Bytes, q.Messages, b, m)
 		}
 	}
 	w.ok("read the queues", err)
@@ -372,7 +378,7 @@ func (w *World) checkOrder() {
 					continue
 				}
 				if copies[0].ID < last {
-					w.Errorf("account %s: letter %d (%s) was first tried after letter %d (%s), which came later",
+					w.breaks(4, "account %s: letter %d (%s) was first tried after letter %d (%s), which came later",
 						login, n, copies[0].ID, lastLetter, last)
 				}
 				last, lastLetter = copies[0].ID, n
@@ -394,11 +400,11 @@ func (w *World) checkLoginAttempts() {
 			if a.queue != string(spool.AccountQueue(login)) || a.cause != spool.CauseLogin.String() {
 				continue
 			}
-			for len(asked) > 0 && asked[0].Before(last) {
+			for len(asked) > 0 && asked[0].Before(last) && !w.leapt(last.Add(-w.Config.Spool.LoginWindow), asked[0]) {
 				asked = asked[1:]
 			}
 			if len(asked) == 0 || asked[0].After(a.began) {
-				w.Errorf("account %s was tried for a login at %s, and no login can be the reason", login, day(a.began))
+				w.breaks(5, "account %s was tried for a login at %s, and no login can be the reason", login, day(a.began))
 				break
 			}
 			last = asked[0].Add(w.Config.Spool.LoginWindow - time.Second)
@@ -409,17 +415,24 @@ func (w *World) checkLoginAttempts() {
 // checkNextEvents: every queue that holds mail has a next event (B24).
 func (w *World) checkNextEvents() {
 	w.t.Helper()
-	n, err := w.rows().WithoutNext(mail.At(time.Now()))
+	n, err := w.rows().WithoutNext(w.Node().Cluster().Now())
 	w.ok("read the schedule", err)
 	if n > 0 {
-		w.Errorf("%d queues hold mail and have no next event", n)
+		w.breaks(6, "%d queues hold mail and have no next event", n)
 	}
 }
 
 // watch notices queues that nobody looks after.
 type watch struct {
 	off      bool
-	attended map[string]time.Time // when a queue was last known to be looked after
+	attended map[string]attention
+}
+
+// attention is when a queue was last known to be looked after, in the world's time,
+// and its last attempt then, in the node's: the two need not be the same.
+type attention struct {
+	at   time.Time
+	last mail.Time
 }
 
 // slack is what an attempt may be late: the end of another session, or of the
@@ -430,7 +443,7 @@ const slack = 2 * time.Minute
 // minutes without an attempt (B3).
 func (w *World) look() {
 	w.t.Helper()
-	if w.life == nil || w.crashed() || w.watch.off {
+	if w.down() || w.watch.off {
 		clear(w.watch.attended)
 		return
 	}
@@ -439,23 +452,20 @@ func (w *World) look() {
 	var err error
 	for q := range w.rows().Queues("", &err) {
 		name := string(q.Name)
-		busy := q.Claim != nil && q.Claim.Until > mail.At(now)
+		busy := q.Claim != nil && q.Claim.Until > w.Node().Cluster().Now()
 		if q.Messages == 0 || !q.Name.IsAccount() || busy || q.Hold != nil {
 			delete(w.watch.attended, name)
 			continue
 		}
-		since, known := w.watch.attended[name]
-		if at := q.LastAttempt.Std(); at.After(since) {
-			since = at
+		seen, known := w.watch.attended[name]
+		if !known || q.LastAttempt != seen.last {
+			seen = attention{now, q.LastAttempt}
 		}
-		if !known && since.Before(now) {
-			since = now
+		if idle := now.Sub(seen.at); idle > w.Config.Spool.Retry+slack {
+			w.breaks(6, "queue %s holds %d messages and was not tried for %s", name, q.Messages, idle)
+			seen.at = now
 		}
-		w.watch.attended[name] = since
-		if idle := now.Sub(since); idle > w.Config.Spool.Retry+slack {
-			w.Errorf("queue %s holds %d messages and was not tried for %s", name, q.Messages, idle)
-			w.watch.attended[name] = now
-		}
+		w.watch.attended[name] = seen
 	}
 	w.ok("read the queues", err)
 }
@@ -500,7 +510,7 @@ func (w *World) Drains(limit time.Duration) {
 			return
 		}
 		if !time.Now().Before(end) {
-			w.Errorf("not drained within %s though all is well: %s", limit, strings.Join(full, "; "))
+			w.breaks(8, "not drained within %s though all is well: %s", limit, strings.Join(full, "; "))
 			return
 		}
 	}

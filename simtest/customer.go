@@ -178,6 +178,15 @@ func (s *Server) strikes(m *Manner) bool {
 	return m.Chance == 0 || s.rng.Float64() < m.Chance
 }
 
+// struck is strikes for a fault at a stage, which is counted.
+func (d *dialogue) struck(m *Manner, what, at string) bool {
+	hit := d.s.strikes(m)
+	if hit {
+		d.s.w.fault("a server %s at %s", what, at)
+	}
+	return hit
+}
+
 // dialogue is one connection's.
 type dialogue struct {
 	s     *Server
@@ -222,12 +231,12 @@ func (d *dialogue) stage(at string) (done bool, err error) {
 		time.Sleep(m.Delay)
 	}
 	switch {
-	case m.Hang == at && d.s.strikes(&m):
+	case m.Hang == at && d.struck(&m, "hangs", at):
 		io.Copy(io.Discard, d.c) // until the other side has had enough
 		return false, over{io.EOF}
-	case m.Drop == at && d.s.strikes(&m):
+	case m.Drop == at && d.struck(&m, "drops the connection", at):
 		return false, over{io.EOF}
-	case m.Say[at] != "" && d.s.strikes(&m):
+	case m.Say[at] != "" && d.struck(&m, "says "+strings.Fields(m.Say[at])[0], at):
 		return true, d.say(m.Say[at])
 	}
 	return false, nil

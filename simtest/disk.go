@@ -1,9 +1,11 @@
 package simtest
 
 import (
+	"io/fs"
 	"math/rand/v2"
 	"os"
 	"path"
+	"strings"
 	"sync/atomic"
 
 	"bsmtpd/host"
@@ -25,6 +27,9 @@ type disk struct {
 	changes atomic.Int64
 	fuse    atomic.Int64 // the change at which the power fails; 0: none
 	blow    func()       // called then, before the change is made, by whoever makes it
+
+	broken atomic.Pointer[error] // what changes end with, but for those of breakable
+	since  atomic.Int64          // when it broke, in nanoseconds since 1970
 }
 
 // newDisk makes an empty disk.
@@ -51,11 +56,21 @@ func (d *disk) failAfter(n int64, blow func()) {
 	d.fuse.Store(d.changes.Load() + n)
 }
 
-func (d *disk) change() {
+// change counts a change of a file, which goes wrong if the disk is broken.
+func (d *disk) change(name string) error {
 	if d.changes.Add(1) == d.fuse.Load() {
 		d.blow()
 	}
+	if err := d.broken.Load(); err != nil && breakable(name) {
+		return &fs.PathError{Op: "write", Path: name, Err: *err}
+	}
+	return nil
 }
+
+// breakable reports whether a file's failure can be simulated. pebble holds its
+// locks for ever when it gives up, and in a bubble nothing may wait for a lock; so
+// the state database is left to the tests of cluster.
+func breakable(name string) bool { return !strings.HasPrefix(name, dataDir+"/state") }
 
 // setFree sets the free and total bytes that the system tells.
 func (d *disk) setFree(free uint64) {
@@ -66,20 +81,24 @@ const diskBytes = 100 << 30
 
 // Create implements vfs.FS.
 func (d *disk) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
-	d.change()
-	if inLog(name) {
-		return d.wrap(d.log.open(name, true, true))
+	if err := d.change(name); err != nil {
+		return nil, err
 	}
-	return d.wrap(d.FS.Create(name, c))
+	if inLog(name) {
+		return d.wrap(name, of(d.log.open(name, true, true)))
+	}
+	return d.wrap(name, of(d.FS.Create(name, c)))
 }
 
 // OpenReadWrite implements vfs.FS.
 func (d *disk) OpenReadWrite(name string, c vfs.DiskWriteCategory, o ...vfs.OpenOption) (vfs.File, error) {
-	d.change()
-	if inLog(name) {
-		return d.wrap(d.log.open(name, true, false))
+	if err := d.change(name); err != nil {
+		return nil, err
 	}
-	return d.wrap(d.FS.OpenReadWrite(name, c, o...))
+	if inLog(name) {
+		return d.wrap(name, of(d.log.open(name, true, false)))
+	}
+	return d.wrap(name, of(d.FS.OpenReadWrite(name, c, o...)))
 }
 
 // Open implements vfs.FS.
@@ -93,9 +112,9 @@ func (d *disk) Open(name string, o ...vfs.OpenOption) (vfs.File, error) {
 // OpenDir implements vfs.FS.
 func (d *disk) OpenDir(name string) (vfs.File, error) {
 	if name == logFolderName {
-		return d.wrap(logFolder{disk: d.log}, nil)
+		return d.wrap(name, of(logFolder{disk: d.log}, nil))
 	}
-	return d.wrap(d.FS.OpenDir(name))
+	return d.wrap(name, of(d.FS.OpenDir(name)))
 }
 
 // List implements vfs.FS.
@@ -120,20 +139,32 @@ func (d *disk) Stat(name string) (vfs.FileInfo, error) {
 
 // ReuseForWrite implements vfs.FS.
 func (d *disk) ReuseForWrite(from, to string, c vfs.DiskWriteCategory) (vfs.File, error) {
-	d.change()
-	return d.wrap(d.FS.ReuseForWrite(from, to, c))
-}
-
-func (d *disk) wrap(f vfs.File, err error) (vfs.File, error) {
-	if err != nil {
+	if err := d.change(to); err != nil {
 		return nil, err
 	}
-	return diskFile{f, d}, nil
+	return d.wrap(to, of(d.FS.ReuseForWrite(from, to, c)))
+}
+
+// opened is what opening a file gives.
+type opened struct {
+	f   vfs.File
+	err error
+}
+
+func of(f vfs.File, err error) opened { return opened{f, err} }
+
+func (d *disk) wrap(name string, o opened) (vfs.File, error) {
+	if o.err != nil {
+		return nil, o.err
+	}
+	return diskFile{o.f, d, name}, nil
 }
 
 // Rename implements vfs.FS.
 func (d *disk) Rename(from, to string) error {
-	d.change()
+	if err := d.change(to); err != nil {
+		return err
+	}
 	if inLog(from) {
 		return d.log.rename(from, to)
 	}
@@ -142,7 +173,9 @@ func (d *disk) Rename(from, to string) error {
 
 // Remove implements vfs.FS.
 func (d *disk) Remove(name string) error {
-	d.change()
+	if err := d.change(name); err != nil {
+		return err
+	}
 	if inLog(name) {
 		return d.log.remove(name)
 	}
@@ -151,31 +184,42 @@ func (d *disk) Remove(name string) error {
 
 // MkdirAll implements vfs.FS.
 func (d *disk) MkdirAll(dir string, perm os.FileMode) error {
-	d.change()
+	if err := d.change(dir); err != nil {
+		return err
+	}
 	return d.FS.MkdirAll(dir, perm)
 }
 
 type diskFile struct {
 	vfs.File
 	disk *disk
+	name string
 }
 
 func (f diskFile) Write(p []byte) (int, error) {
-	f.disk.change()
+	if err := f.disk.change(f.name); err != nil {
+		return 0, err
+	}
 	return f.File.Write(p)
 }
 
 func (f diskFile) WriteAt(p []byte, off int64) (int, error) {
-	f.disk.change()
+	if err := f.disk.change(f.name); err != nil {
+		return 0, err
+	}
 	return f.File.WriteAt(p, off)
 }
 
 func (f diskFile) Sync() error {
-	f.disk.change()
+	if err := f.disk.change(f.name); err != nil {
+		return err
+	}
 	return f.File.Sync()
 }
 
 func (f diskFile) SyncData() error {
-	f.disk.change()
+	if err := f.disk.change(f.name); err != nil {
+		return err
+	}
 	return f.File.SyncData()
 }

@@ -5,8 +5,9 @@ package simtest
 import "time"
 
 const (
-	lifeOfAWorld = 14 * time.Hour // how long a world has faults
-	daysOffline  = 8              // how long a customer's mail is kept
-	lifeInDays   = 5              // of mail to the world
-	powerSeeds   = 16
+	lifeOfAWorld  = 6 * time.Hour // how long a world has faults, on average
+	worldsInATest = 200
+	daysOffline   = 8 // how long a customer's mail is kept
+	lifeInDays    = 5 // of mail to the world
+	powerSeeds    = 16
 )

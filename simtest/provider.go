@@ -62,7 +62,7 @@ func (w *World) boot() error {
 		l.disk.failAfter(w.fuse, func() { w.die(l, percent) })
 		w.fuse = 0
 	}
-	n, err := node.New(node.Options{Config: &conf, Host: w.host(l), Version: "simulated", Still: true,
+	n, err := node.New(node.Options{Config: &conf, Host: w.host(l), Version: "simulated", Still: true, Wall: w.wall,
 		Log: slog.New(&pen{j: w.journal, who: fmt.Sprintf("node%d", l.number), dead: &l.dead})})
 	if err != nil {
 		cancel()
@@ -146,6 +146,7 @@ func (w *World) sharePercent() int {
 func (w *World) bury() {
 	<-w.life.died
 	w.Note("the power failed in life %d at %s", w.life.number, day(w.life.at))
+	w.fault("the power fails")
 	w.disk = w.life.left
 	w.gone = append(w.gone, w.life)
 	w.life = nil

@@ -362,3 +362,58 @@ func stuffed(text []byte) []byte {
 	}
 	return append(b[:len(b):len(b)], ".\r\n"...)
 }
+
+// Vanish hands a letter over and hangs up at a stage; silent: only after so long, in
+// which nothing more is heard of the sender. After the last dot it may have been
+// taken all the same.
+func (w *World) Vanish(l *Letter, stage string, silent time.Duration) {
+	p, err := w.dialUntil(stage)
+	if err != nil {
+		return
+	}
+	defer p.c.Close()
+	p.vanish(l, stage)
+	if silent > 0 {
+		w.Pause(silent)
+	}
+}
+
+// vanish goes as far as a stage.
+func (p *postman) vanish(l *Letter, stage string) {
+	for _, step := range []struct{ stage, line string }{{atMail, "MAIL FROM:<" + l.From + ">"}, {atRcpt, "RCPT TO:<" + l.To[0] + ">"}, {atData, "DATA"}} {
+		if stage == atConnect || stage == atHello {
+			return
+		}
+		p.c.SetWriteDeadline(time.Now().Add(replyPatience))
+		if _, err := p.c.Write([]byte(step.line + "\r\n")); err != nil || step.stage == stage {
+			return
+		}
+		if a, err := p.read(replyPatience); err != nil || !a.good() {
+			return
+		}
+	}
+	text := stuffed(l.Text)
+	switch stage {
+	case atBody:
+		text = text[:len(text)/2]
+	case atDot: // all but its end
+		text = text[:len(text)-len(".\r\n")]
+	default:
+		l.mu.Lock()
+		l.unsure++
+		l.mu.Unlock()
+	}
+	p.c.SetWriteDeadline(time.Now().Add(finalPatience))
+	p.c.Write(text)
+}
+
+// dialUntil is dial that may end before the greetings.
+func (w *World) dialUntil(stage string) (*postman, error) {
+	if stage != atConnect {
+		return w.dial()
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), dialPatience)
+	defer cancel()
+	c, err := w.senders.Dial(ctx, "tcp", netip.Addr{}, netip.AddrPortFrom(nodeAddr, 25).String())
+	return &postman{w, c, bufio.NewReader(c)}, err
+}

@@ -20,6 +20,7 @@ import (
 	"fmt"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -67,6 +68,10 @@ type World struct {
 	gone   []*life // those before it
 	ledger ledger
 	watch  watch
+	faults tally
+
+	wrong atomic.Int64 // by how much the node's wall clock is
+	leaps []time.Time  // when that was changed
 
 	beside sync.WaitGroup // what Go has begun
 	over   chan struct{}  // closed when the story has ended
@@ -108,7 +113,7 @@ func newWorld(t testing.TB, seed uint64) *World {
 	w := &World{Seed: seed, Net: NewNet(), DNS: NewDNS(), Config: worldConfig(), t: t, chance: chance(seed), journal: newJournal(),
 		logins: map[mail.Login]*customer{}, disk: newDisk(), removed: map[mail.ID]time.Time{}, over: make(chan struct{})}
 	w.ledger.letters = map[int]*Letter{}
-	w.watch.attended = map[string]time.Time{}
+	w.watch.attended = map[string]attention{}
 	w.senders = w.Net.Machine(senderAddr)
 	w.access = w.Net.Machine(accessAddr)
 	w.disk.setFree(diskBytes / 2)

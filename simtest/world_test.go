@@ -22,14 +22,15 @@ import (
 //
 // A world that failed says its seed; -seed N lets it live again.
 func TestWorld(t *testing.T) {
-	for _, s := range seeds(1, *worlds) {
+	for _, s := range seeds(*from, *from+*worlds-1) {
 		t.Run(fmt.Sprint(s), func(t *testing.T) {
 			t.Parallel()
 			StoryOf(t, s, townConfig(s), func(w *World) {
 				town := newTown(w)
-				town.live(lifeOfAWorld)
+				town.live(lifeSpan(s))
 				town.heal()
 				t.Log(w.Summary())
+				t.Log(w.Coverage())
 			})
 		})
 	}
@@ -65,6 +66,8 @@ type town struct {
 	ends  []func() // of faults, in the order in which they are to end
 	at    []time.Time
 	held  map[string]bool
+
+	breaks *disk // that is to fail
 }
 
 func newTown(w *World) *town {
@@ -103,6 +106,7 @@ func (c *town) live(d time.Duration) {
 	}{
 		{40, c.letters}, {20, c.line}, {8, c.manners}, {6, c.resets}, {4, c.oneWay}, {8, c.refusal}, {8, c.loginAgain},
 		{6, c.crash}, {2, c.restart}, {3, c.fullDisk}, {4, c.removal}, {4, c.hold}, {3, c.retry}, {2, c.noDNS}, {3, c.awayFromHome},
+		{5, c.vanishes}, {5, c.radius}, {1, c.accessRestarts}, {1, c.brokenDisk}, {2, c.clock},
 	}
 	total := 0
 	for _, e := range events {
@@ -139,6 +143,9 @@ func (c *town) pass(d time.Duration) {
 			over := c.ends[i]
 			c.at, c.ends = append(c.at[:i:i], c.at[i+1:]...), append(c.ends[:i:i], c.ends[i+1:]...)
 			over()
+		}
+		if c.w.down() && !c.w.crashed() && c.w.life.disk.broken.Load() == nil {
+			c.w.Fatalf("the node has ended by itself: %v", c.w.life.err)
 		}
 		if c.w.crashed() {
 			c.w.bury()
@@ -218,6 +225,7 @@ func (c *town) line() {
 		}
 		return
 	}
+	c.w.fault("a customer's line goes down")
 	c.w.Offline(name)
 	if c.rng.IntN(2) == 0 {
 		c.w.tryLogout(name)
@@ -251,6 +259,7 @@ func (c *town) manners() {
 func (c *town) resets() {
 	s := c.server()
 	c.w.Note("connections of %s are reset", s.name)
+	c.w.fault("connections are reset")
 	c.w.Net.Reset(s.addr)
 }
 
@@ -260,33 +269,45 @@ func (c *town) oneWay() {
 		from, to = to, from
 	}
 	c.w.Note("nothing passes from %s to %s", from, to)
+	c.w.fault("nothing passes in one direction")
 	c.w.Net.Cut(from, to, true)
 	c.until(c.between(time.Second, 40*time.Minute), func() { c.w.Net.Cut(from, to, false) })
 }
 
 func (c *town) refusal() {
 	name := c.someone()
+	c.w.fault("a server refuses connections")
 	c.w.Refuses(name, true)
 	c.until(c.between(time.Minute, 3*time.Hour), func() { c.w.Refuses(name, false) })
 }
 
 func (c *town) awayFromHome() {
+	c.w.fault("the senders' server is not to be reached")
 	c.w.Net.Silence(c.home.addr, true)
 	c.until(c.between(time.Minute, 5*time.Hour), func() { c.w.Net.Silence(c.home.addr, false) })
 }
 
 func (c *town) noDNS() {
+	c.w.fault("DNS is down")
 	c.w.DNS.Down(true)
 	c.until(c.between(time.Minute, time.Hour), func() { c.w.DNS.Down(false) })
 }
 
 // crash lets the power fail some changes of the disk from now; see pass.
-func (c *town) crash() { c.w.CrashAfter(1 + c.rng.IntN(60)) }
+func (c *town) crash() {
+	if c.w.life == nil || c.w.life.disk.broken.Load() == nil { // one fault of the disk at a time
+		c.w.CrashAfter(1 + c.rng.IntN(60))
+	}
+}
 
 func (c *town) restart() {
-	if c.w.crashed() {
+	if c.w.down() {
 		return
 	}
+	if c.quiet(); c.w.down() {
+		return // pass starts it
+	}
+	c.w.fault("the node is stopped and started")
 	c.w.Stop()
 	c.w.Sleep(c.between(0, 3*time.Minute))
 	c.w.Start()
@@ -298,6 +319,7 @@ func (c *town) fullDisk() {
 	if c.rng.IntN(3) == 0 {
 		free = uint64(low.HardBytes)
 	}
+	c.w.fault("the disk is full")
 	c.w.DiskFree(free - 1)
 	c.w.watch.off = true
 	c.until(c.between(time.Minute, 20*time.Minute), func() {
@@ -308,7 +330,7 @@ func (c *town) fullDisk() {
 
 // removal takes some of what waits out of the queues.
 func (c *town) removal() {
-	if c.w.crashed() {
+	if c.w.down() {
 		return
 	}
 	var ids []mail.ID
@@ -367,7 +389,10 @@ func (c *town) heal() {
 		over()
 		c.pass(0)
 	}
-	w.life.disk.fuse.Store(0)
+	if c.quiet(); !w.crashed() {
+		w.life.disk.fuse.Store(0)
+	}
+	w.wrong.Store(0)
 	c.pass(0)
 	w.Net.Heal()
 	for _, s := range w.servers {
