@@ -30,6 +30,8 @@ type Manner struct {
 	Drop   string
 	Say    map[string]string // a reply in place of the right one
 	Chance float64
+
+	Forge bool // a message is lost behind its back, and said to be kept; by Chance
 }
 
 // The stages.
@@ -442,6 +444,10 @@ func (d *dialogue) keep(data []byte) error {
 	if done, err := d.stage(atDot); err != nil || done {
 		d.reset()
 		return err
+	}
+	if m := d.s.ways(); m.Forge && d.s.strikes(&m) {
+		d.reset()
+		return d.say("250 2.0.0 kept")
 	}
 	data = bytes.Clone(data)
 	d.s.mu.Lock()

@@ -22,6 +22,7 @@ type logDisk struct {
 	mu     sync.Mutex // guards what follows, and the files
 	names  map[string]*logFile
 	synced map[string]*logFile // what names was at the last sync of the directory
+	lies   bool                // a sync says that it is done, and does nothing
 }
 
 // logFile is a file's content.
@@ -200,6 +201,9 @@ func (h *logHandle) SyncData() error {
 	h.disk.mu.Lock()
 	defer h.disk.mu.Unlock()
 	f := h.f
+	if h.disk.lies {
+		return nil
+	}
 	if grow := len(f.data) - len(f.synced); grow > 0 {
 		f.synced = append(f.synced, make([]byte, grow)...)
 	}

@@ -6,7 +6,7 @@ import "time"
 
 const (
 	lifeOfAWorld  = 6 * time.Hour // how long a world has faults, on average
-	worldsInATest = 200
+	worldsInATest = 20
 	daysOffline   = 8 // how long a customer's mail is kept
 	lifeInDays    = 5 // of mail to the world
 	powerSeeds    = 16
