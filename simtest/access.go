@@ -77,6 +77,7 @@ func (w *World) newSession() string {
 func (w *World) Repeat(status uint32, name, session string, from netip.Addr, after ...time.Duration) {
 	w.session++
 	packet := accountingPacket(byte(w.session), status, name, session, from)
+	boots := w.boots.Load()
 	for _, d := range after {
 		w.Go(func() {
 			s, err := w.access.ListenPacket("udp", accessAddr.String()+":0")
@@ -84,7 +85,7 @@ func (w *World) Repeat(status uint32, name, session string, from netip.Addr, aft
 				return
 			}
 			defer s.Close()
-			if w.Pause(d) {
+			if w.Pause(d) && w.boots.Load() == boots { // after a restart the session would be news
 				s.WriteTo(packet, net.UDPAddrFromAddrPort(netip.AddrPortFrom(nodeAddr, 1813)))
 			}
 		})
@@ -121,6 +122,7 @@ func (w *World) tryAccessRestarts() error {
 	for _, c := range w.logins {
 		c.session = ""
 	}
+	w.boots.Add(1)
 	return w.radius(statusOn, "", "on"+w.newSession(), netip.Addr{})
 }
 

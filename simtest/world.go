@@ -76,8 +76,9 @@ type World struct {
 	beside sync.WaitGroup // what Go has begun
 	over   chan struct{}  // closed when the story has ended
 
-	fuse    int64 // change of the disk at which the next node's power fails; 0: none
-	session int   // RADIUS sessions so far
+	fuse    int64        // change of the disk at which the next node's power fails; 0: none
+	session int          // RADIUS sessions so far
+	boots   atomic.Int64 // of the access server
 
 	mu      sync.Mutex            // guards removed
 	removed map[mail.ID]time.Time // when; the zero time: it was brought back
