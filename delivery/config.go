@@ -28,7 +28,7 @@ type Config struct {
 	DataTimeout           time.Duration `key:"data_timeout" default:"10m" doc:"Longest wait for the answer to the end of a message (RFC 5321 section 4.5.3.2.6)." reload:"yes"`
 	SessionLimit          time.Duration `key:"session_limit" default:"1h" doc:"So long after its first connection a session begins no new message; the queue gets a new session in its turn." reload:"yes"`
 	MessageLimit          time.Duration `key:"message_limit" default:"6h" doc:"After session_limit, the longest time for the messages in flight to end. 50 MB at 33.6 kbit/s take three and a half hours." reload:"yes"`
-	Linger                time.Duration `key:"linger" default:"200ms" doc:"How long a session waits for more mail, with the queue empty, before it quits." reload:"yes"`
+	Linger                time.Duration `key:"linger" default:"200ms" doc:"How long a session waits for more mail, with the queue empty, before it quits. While other queues wait for its place it does not." reload:"yes"`
 	WindowMessages        int           `key:"window_messages" default:"100" doc:"Messages in flight over one connection without an answer. If the line breaks, so many may arrive twice." reload:"yes"`
 	WindowBytes           mail.Size     `key:"window_bytes" default:"1MiB" doc:"Most bytes in flight over one connection without an answer, a single larger message excepted. A connection begins with 64 KiB and takes more while that makes the answers come faster." reload:"yes"`
 	ClaimLife             time.Duration `key:"claim_life" default:"10m" doc:"How long a session may hold a queue without a sign of life. Then another session may begin, also on another node." reload:"yes"`

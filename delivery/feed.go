@@ -14,6 +14,7 @@ const (
 	maxPostponed  = 256 // messages that are kept for the end of a pass
 	lostAttempts  = 2   // after so many lost connections a message goes last
 	messagesBytes = 1 << 20
+	crowdedLinger = 5 * time.Millisecond
 	aheadBytes    = 128 << 10 // of their bodies, read while others are being sent
 )
 
@@ -187,14 +188,22 @@ func (f *feed) taken(j *job) {
 }
 
 // linger waits a moment for new mail; true: read again. Where another route waits
-// for its turn it does not.
+// for its turn it does not, and where other queues wait for this session's place
+// only for the answers to what was sent: in a storm of logins the moment would be
+// most of a session's time.
 func (f *feed) linger() bool {
 	for _, p := range f.s.passes {
 		if p != f.p && p.pending {
 			return false
 		}
 	}
-	t := time.NewTimer(f.s.cfg.Linger)
+	linger := func() time.Duration {
+		if f.s.crowded != nil && f.s.crowded.Load() {
+			return min(f.s.cfg.Linger, crowdedLinger)
+		}
+		return f.s.cfg.Linger
+	}
+	t := time.NewTimer(linger())
 	defer t.Stop()
 	for {
 		select {
@@ -208,7 +217,7 @@ func (f *feed) linger() bool {
 			if f.s.inflight.Load() == 0 || f.s.cfg.Linger == 0 {
 				return false
 			}
-			t.Reset(f.s.cfg.Linger)
+			t.Reset(linger())
 		}
 	}
 }

@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"context"
+	"net/netip"
 	"strings"
 	"sync"
 	"testing"
@@ -159,4 +160,18 @@ func TestWindowBoundsWhatIsInFlight(t *testing.T) {
 			}, change)
 		})
 	}
+}
+
+func TestSessionDoesNotLingerWhileOthersWaitForItsPlace(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		w.jansen(&mx{offers: allOffers})
+		w.dir.put("pieters", directory.Account{Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.20")}})
+		m := w.serve("192.0.2.20:25", &mx{offers: allOffers})
+		w.mail("jansen", "1\r\n")
+		w.mail("pieters", "1\r\n")
+		w.pass(4 * crowdedLinger)
+		if m.bodies() != "1" {
+			t.Error("pieters waits while a session has nothing to do")
+		}
+	}, func(cfg *Config) { cfg.Sessions, cfg.Linger = 1, 10*time.Second })
 }

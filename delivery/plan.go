@@ -290,6 +290,9 @@ func (p *plan) count(n netip.Prefix, by int) {
 	}
 }
 
+// Crowded reports whether a queue that is due waits for a place.
+func (p *plan) Crowded() bool { return len(p.waiting) > p.future.len() }
+
 // Wait is the nearest time at which Next may give something without an Add or
 // Done before; now, if it would at once; 0 if never.
 func (p *plan) Wait(now mail.Time) mail.Time {

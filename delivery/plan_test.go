@@ -268,3 +268,24 @@ func BenchmarkLoginStorm(b *testing.B) {
 		}
 	}
 }
+
+func TestPlanIsCrowdedWhileADueQueueWaits(t *testing.T) {
+	limits := testLimits
+	limits.Sessions = 1
+	p := newPlan(limits)
+	later := due("later", spool.CauseTimer)
+	later.At = planStart.Add(time.Hour)
+	p.Add(planStart, later)
+	p.Add(planStart, due("a", spool.CauseLogin))
+	if p.Next(planStart); p.Crowded() {
+		t.Fatal("crowded by a queue that is not due")
+	}
+	p.Add(planStart, due("b", spool.CauseLogin))
+	if p.Next(planStart); !p.Crowded() {
+		t.Fatal("b waits, and it is not crowded")
+	}
+	p.Done(spool.AccountQueue("a"))
+	if p.Next(planStart); p.Crowded() {
+		t.Fatal("crowded, and nobody waits")
+	}
+}

@@ -53,6 +53,7 @@ type Pusher struct {
 	limiter *rate.Limiter
 	wakes   *wakes
 	paused  atomic.Bool
+	crowded atomic.Bool // queues that are due wait for a place
 	conf    atomic.Pointer[setup]
 
 	// What follows belongs to the loop. Waiting is counted on the monotonic
@@ -170,6 +171,7 @@ func (p *Pusher) turn(hard context.Context) {
 			p.start(hard, it)
 		}
 	}
+	p.crowded.Store(p.plan.Crowded())
 	p.metrics.waiting.Set(float64(len(p.plan.waiting)))
 	p.metrics.running.Set(float64(len(p.sessions)))
 }
@@ -280,7 +282,8 @@ const lastQueue = spool.QueueName("\xff")
 func (p *Pusher) start(hard context.Context, it item) {
 	set := p.conf.Load()
 	s := &session{rows: p.Rows, spool: p.Spool, dir: p.Directory, settings: p.Settings(), now: p.Now, log: p.Log, mailLog: p.MailLog,
-		metrics: p.metrics, queue: it.Queue, cause: it.Cause, stop: make(chan struct{}), wake: make(chan struct{}, 1)}
+		metrics: p.metrics, queue: it.Queue, cause: it.Cause, stop: make(chan struct{}), wake: make(chan struct{}, 1),
+		crowded: &p.crowded}
 	s.ctx, s.cancel = context.WithCancelCause(hard)
 	s.dialling, s.hangUp = context.WithCancel(s.ctx)
 	s.client = client{host: p.Host, self: &p.Self, cfg: &set.Config, sources: set.sources, turn: p.turns.next(), chance: p.chance,

@@ -47,7 +47,8 @@ type session struct {
 	dialling context.Context // ends the search for a server, when stop is closed
 	hangUp   context.CancelFunc
 
-	wake chan struct{} // new mail
+	wake    chan struct{} // new mail
+	crowded *atomic.Bool  // others wait for the place; nil: nobody does
 
 	routes   *routes // of an account queue
 	passes   []*pass
