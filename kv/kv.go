@@ -62,6 +62,9 @@ type Options struct {
 // files; with that many, writes wait.
 const memTables = 4
 
+// tableBytes is the size of a table's rows and of the values kept beside them.
+const tableBytes = 64 << 20
+
 // Store is a pebble database without its write-ahead log.
 type Store struct {
 	db      *pebble.DB
@@ -113,6 +116,12 @@ func Open(dir string, o Options) (*Store, error) {
 			TargetGarbageRatio:    0.3,
 			RewriteMinimumAge:     0,
 		}
+	}
+	// Pebble counts the values that a table refers to as part of its size. With the
+	// usual 2 MiB each flush of bodies made a dozen tables of a few rows, and an
+	// fsync for each of them.
+	for i := range opts.TargetFileSizes {
+		opts.TargetFileSizes[i] = tableBytes
 	}
 	// Mail is mostly base64 and does not compress; trying to was a tenth of the
 	// work for large messages.
