@@ -21,7 +21,7 @@ var plantedBugs = []struct {
 	promise int
 	plant   func(c *town)
 }{
-	{"acknowledge before commit", 1, func(c *town) { c.w.disk.log.lies = true }},
+	{"acknowledge before commit", 1, func(c *town) { c.w.disk.log.lie() }},
 	{"settle a message never sent", 1, func(c *town) {
 		for _, s := range c.w.servers {
 			s.Behave(Manner{Forge: true, Chance: 0.1})

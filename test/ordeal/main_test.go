@@ -16,7 +16,7 @@ import (
 
 // patience is how long a test waits for what must come. Nothing here is a
 // measurement: a slow machine may take its time.
-const patience = time.Minute
+const patience = 3 * time.Minute
 
 var (
 	seedFlag = flag.Uint64("seed", 0, "of all that is left to chance; 0: another in each run")

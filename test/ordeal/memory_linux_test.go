@@ -52,7 +52,7 @@ func cage(t testing.TB, bytes int64) (procs string) {
 // mail queued, and less memory than the settings would use.
 func TestWithLittleMemoryItRefusesAndGoesOn(t *testing.T) {
 	t.Parallel()
-	const queued, crowd, large = 10_000, 200, 5 << 20
+	const queued, crowd, large = 3000, 200, 5 << 20
 	procs := cage(t, 256<<20)
 	s := newServer(t, filepath.Join(t.TempDir(), "data"), settings{"smtpd.max_body_memory": "24MiB", "node.store.cache_size": "16MiB",
 		"node.store.memtable_size": "8MiB", "node.raft.snapshot_bytes": "64MiB", "node.log.level": "warn"})

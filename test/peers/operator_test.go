@@ -273,7 +273,7 @@ func TestExitCodesSayWhatHappened(t *testing.T) {
 		{3, "nobody", "domain add new.example --account nobody"},
 		{2, "is not an IP address", "account add smit --address 192.0.2.300"},
 		{2, "use free, paid", "account add smit --plan gold"},
-		{1, "is not a number from 1 to 65535", "account add smit --route mail.example:99999"},
+		{2, "is not a number from 1 to 65535", "account add smit --route mail.example:99999"},
 		{2, "--account LOGIN", "domain add new.example"},
 		{2, "LOGIN is missing", "account show"},
 		{2, "there is no command", "queue delete"},
