@@ -88,7 +88,7 @@ type Raft struct {
 // Store is the settings of the database.
 type Store struct {
 	CacheSize    mail.Size `key:"cache_size" default:"64MiB" doc:"Memory for blocks that were read."`
-	MemtableSize mail.Size `key:"memtable_size" default:"32MiB" doc:"Memory for each of the at most four tables of changes that are not written yet."`
+	MemtableSize mail.Size `key:"memtable_size" default:"16MiB" doc:"Memory for each of the at most four tables of changes that are not written yet."`
 }
 
 // minHardBytes leaves room for a segment of the log and what is in flight when

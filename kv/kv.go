@@ -42,7 +42,7 @@ type Tx interface {
 type Options struct {
 	FS            vfs.FS // required
 	CacheBytes    int64  // 64 MiB
-	MemTableBytes uint64 // 32 MiB
+	MemTableBytes uint64 // 16 MiB
 	OpenFiles     int    // 1000; pebble keeps 64 at least
 	Logger        pebble.Logger
 	ReadOnly      bool
@@ -83,7 +83,7 @@ func Open(dir string, o Options) (*Store, error) {
 		o.CacheBytes = 64 << 20
 	}
 	if o.MemTableBytes == 0 {
-		o.MemTableBytes = 32 << 20
+		o.MemTableBytes = 16 << 20
 	}
 	// Pebble takes the memory of its tables of changes out of the cache. Without
 	// theirs on top, a busy node had no cache at all and read the same few
@@ -107,12 +107,14 @@ func Open(dir string, o Options) (*Store, error) {
 		opts.Experimental.CompactionScheduler = pebble.NewConcurrencyLimitSchedulerWithNoPeriodicGrantingForTest()
 	}
 	// Bodies are large, written once and deleted once. Kept apart from the
-	// rows they are not rewritten by every compaction of the tree.
+	// rows they are not rewritten by every compaction of the tree; with a small
+	// depth they were written once more as soon as their rows were compacted.
+	// What a large one costs is locality, and bodies are read one at a time.
 	opts.Experimental.ValueSeparationPolicy = func() pebble.ValueSeparationPolicy {
 		return pebble.ValueSeparationPolicy{
 			Enabled:               true,
 			MinimumSize:           1 << 10,
-			MaxBlobReferenceDepth: 8,
+			MaxBlobReferenceDepth: 1000,
 			TargetGarbageRatio:    0.3,
 			RewriteMinimumAge:     0,
 		}
