@@ -12,7 +12,7 @@ import (
 
 // A row that does not decode must stop nothing but itself (C15). It is set aside
 // under asidePrefix as it is, for somebody to look at, and what it was the sum of
-// is counted anew. Every replica does so alike, for every replica has the same
+// is counted anew (kv.SetAside). Every replica does so alike, for every replica has the same
 // bytes there: they came from the log. Bytes that only this disk lost are no such
 // row: they are a *kv.Damage, and the node stops (cluster.Machine).
 //
@@ -35,12 +35,7 @@ const lostClaim = 10 * time.Minute
 const lostNode = "unknown, for the row of the queue was damaged"
 
 // Aside is a row that was set aside.
-type Aside struct {
-	Key   string    `cbor:"-"` // where it stood
-	At    mail.Time `cbor:"1,keyasint"`
-	Why   string    `cbor:"2,keyasint"`
-	Value []byte    `cbor:"3,keyasint"`
-}
+type Aside = kv.Aside
 
 // Aside gives the rows that were set aside, after a key.
 func (r Reader) Aside(from string, err *error) iter.Seq[Aside] {
@@ -66,15 +61,8 @@ func undecodable(err error) bool { return mail.KindOf(err) == mail.Broken && !kv
 
 // setAside moves a row that does not decode out of the way.
 func (m *Moves) setAside(key []byte, q QueueName, why error) error {
-	v, err := m.Tx.Get(key)
-	if err != nil || v == nil {
-		return err
-	}
-	if err := m.Tx.Delete(key); err != nil {
-		return err
-	}
 	m.report(q, why)
-	return m.Tx.Set(append([]byte(asidePrefix), key...), kv.Encode(Aside{At: m.Now, Why: clip(why.Error()), Value: v}))
+	return kv.SetAside(m.Tx, key, int64(m.Now), clip(why.Error()))
 }
 
 // report tells the operator of a row that is damaged.

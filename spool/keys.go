@@ -23,7 +23,7 @@ import (
 //	tr/<id><queue>            Removed
 //	te/<time><id><queue>      nothing: removed messages by their expiry
 //	x/<scope>                 Hold of a suspension
-//	br/<key>                  Aside: a row of that key that did not decode
+//	br/<key>                  Aside: a row of that key, of any package, that did not decode
 //	w/sweep                   when the last sweep began
 //	w/owed                    the last Seq of an owed bounce
 const (
@@ -39,7 +39,7 @@ const (
 	trashPrefix   = "tr/"
 	trashExpiry   = "te/"
 	suspendPrefix = "x/"
-	asidePrefix   = "br/"
+	asidePrefix   = kv.AsidePrefix
 	sweepKey      = "w/sweep"
 	owedSeqKey    = "w/owed"
 )
