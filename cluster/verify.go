@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"strings"
 	"syscall"
+	"time"
 
 	"bsmtpd/directory"
 	"bsmtpd/host"
@@ -20,7 +21,8 @@ import (
 type Check struct {
 	Name    string   `json:"check"`
 	Sound   bool     `json:"sound"`
-	Refuses bool     `json:"refuses_start"` // a server refuses to start because of it
+	Warning bool     `json:"warning,omitempty"` // it is sound, and somebody should look at it
+	Refuses bool     `json:"refuses_start"`     // a server refuses to start because of it
 	Found   string   `json:"found"`
 	Do      string   `json:"do,omitempty"`
 	Faults  []string `json:"faults,omitempty"` // the first maxFaults of them
@@ -61,7 +63,8 @@ func (r *Report) Refuses() bool {
 const (
 	doRestore = "do not start; restore the whole data directory from one backup"
 	doReplace = "the server starts, but mail cannot be delivered: restore from a backup, or replace the disk and remove what is lost"
-	doNothing = "the server starts; the next sweep or time puts it right"
+	doNothing = "the server starts; a sweep, time or an operator's next change puts it right, or it takes room and no more"
+	doLook    = "safe to start: the rest was counted without them, and nothing removes them. A message or bounce among them will not go out: compare with a backup, or tell its sender"
 )
 
 // Verify looks at every byte of a data directory that no server uses, and changes
@@ -187,6 +190,7 @@ func (v *verification) rows(db *kv.Store) {
 		}
 	}
 	v.end(c, lost)
+	v.aside(reader)
 	v.directory(db)
 	v.quota(db, reader)
 }
@@ -204,6 +208,27 @@ func (v *verification) end(c Check, lost bool) {
 		c.Do = doReplace
 	case !c.Sound:
 		c.Do = doNothing
+	}
+	v.add(c)
+}
+
+// aside tells of rows that did not decode and that a server has set aside.
+func (v *verification) aside(reader spool.Reader) {
+	c := Check{Name: "rows set aside"}
+	var err error
+	for a := range reader.Aside("", &err) {
+		c.fault(fmt.Sprintf("%s: %s", mail.Time(a.At).Std().Format(time.RFC3339), a.Why))
+	}
+	c.Found = "none"
+	if c.Count > 0 {
+		c.Found = fmt.Sprintf("%d that did not decode", c.Count)
+	}
+	c.Sound = err == nil
+	if err != nil {
+		c.fault(err.Error())
+		c.Do = doReplace
+	} else if c.Count > 0 {
+		c.Warning, c.Do = true, doLook
 	}
 	v.add(c)
 }

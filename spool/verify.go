@@ -83,7 +83,7 @@ func (v *verifier) has(key []byte, format string, args ...any) error {
 // holds with what its row says.
 func (v *verifier) messages() error {
 	var name QueueName
-	var count, size int64
+	var count, size, held int64
 	sound := true
 	end := func() error {
 		if name == "" {
@@ -98,6 +98,8 @@ func (v *verifier) messages() error {
 			v.lost("queue %s has %d messages and no row: nobody would try it", name, count)
 		case sound && (q.Messages != count || q.Bytes != size):
 			v.odd("queue %s counts %d messages of %d bytes; it holds %d of %d", name, q.Messages, q.Bytes, count, size)
+		case sound && q.Held != held:
+			v.miscounted(q, held)
 		}
 		return nil
 	}
@@ -107,7 +109,7 @@ func (v *verifier) messages() error {
 			if err := end(); err != nil {
 				return err
 			}
-			name, count, size, sound = QueueName(queue), 0, 0, true
+			name, count, size, held, sound = QueueName(queue), 0, 0, 0, true
 		}
 		n, _, err := cutU64(rest)
 		if err != nil {
@@ -123,6 +125,9 @@ func (v *verifier) messages() error {
 		}
 		count++
 		size += m.Size
+		if m.Hold != nil {
+			held++
+		}
 		v.seen.Messages++
 		if len(m.To) == 0 {
 			v.odd("message %s in queue %s has no recipient", m.ID, name)
@@ -136,6 +141,12 @@ func (v *verifier) messages() error {
 	return errors.Join(err, end())
 }
 
+// miscounted tells of a queue whose row has another number of held messages than
+// there are. While it is too great a login may start no push; the timer does.
+func (v *verifier) miscounted(q Queue, held int64) {
+	v.odd("queue %s counts %d held messages; it has %d: a login may start no push where it should, or the other way round", q.Name, q.Held, held)
+}
+
 // queues goes through the queues' rows.
 func (v *verifier) queues() error {
 	return v.each(queuePrefix, func(key, value []byte) error {
@@ -145,6 +156,9 @@ func (v *verifier) queues() error {
 			return nil
 		}
 		v.seen.Queues++
+		if q.Messages == 0 && q.Held != 0 {
+			v.miscounted(q, 0)
+		}
 		if q.Messages > 0 {
 			lower, upper := prefixRange(messagesKey(q.Name))
 			last, _, err := v.R.Last(lower, upper)

@@ -37,6 +37,18 @@ func TestVerifyFindsWhatIsWrong(t *testing.T) {
 		{"a body that is too short", "its body has 3 bytes", true, func(b *bench, m Message, tx kv.Tx) { tx.Set(chunkKey(m.Body, 0), []byte("abc")) }},
 		{"a message that is gone", "counts 2 messages of 12 bytes; it holds 1 of 6", false, func(b *bench, m Message, tx kv.Tx) { tx.Delete(messageKey(queue, m.ID)) }},
 		{"a message that is gone, seen in the index", "which is not there", false, func(b *bench, m Message, tx kv.Tx) { tx.Delete(messageKey(queue, m.ID)) }},
+		{"held mail that is counted and not there", "counts 2 held messages; it has 0", false, func(b *bench, m Message, tx kv.Tx) {
+			q := b.queue(queue)
+			q.Held = 2
+			tx.Set(queueKey(queue), kv.Encode(&q))
+		}},
+		{"held mail that is not counted", "counts 0 held messages; it has 1", false, func(b *bench, m Message, tx kv.Tx) {
+			m.Hold = &Hold{By: "anna"}
+			tx.Set(messageKey(queue, m.ID), kv.Encode(&m))
+		}},
+		{"an empty queue that counts held mail", "counts 1 held messages; it has 0", false, func(b *bench, m Message, tx kv.Tx) {
+			tx.Set(queueKey(other), kv.Encode(&Queue{Name: other, Held: 1}))
+		}},
 		{"a body that nobody needs", "belongs to no message", false, func(b *bench, m Message, tx kv.Tx) { tx.Set(chunkKey(m.Body+99, 0), []byte("abc")) }},
 		{"a body that is counted too seldom", "it would go too early", true, func(b *bench, m Message, tx kv.Tx) {
 			msg := m

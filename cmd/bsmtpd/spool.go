@@ -27,8 +27,9 @@ func spoolVerifyCommand(a *app) *cobra.Command {
 		Use:   "verify",
 		Short: "check a stopped server's data directory: log, state database, every row",
 		Long: `Read the whole data directory of a stopped server and say of each part whether it
-is sound, what is wrong with it and what to do. Nothing is changed. It takes as long
-as reading the directory once, and some time more for many small messages.
+is sound (OK), what is wrong with it (BAD) or to be looked at (WARN), and what to do.
+Nothing is changed. It takes as long as reading the directory once, and some time
+more for many small messages.
 
 The data directory and the node's name are those that "bsmtpd serve" would use.
 
@@ -94,8 +95,11 @@ func (a *app) verified(r *node.Report) error {
 		t := newTable(a.out, "CHECK", "RESULT", "FOUND")
 		for _, c := range r.Checks {
 			result := "OK"
-			if !c.Sound {
+			switch {
+			case !c.Sound:
 				result = "BAD"
+			case c.Warning:
+				result = "WARN"
 			}
 			t.row(c.Name, result, c.Found)
 			for _, f := range c.Faults {
