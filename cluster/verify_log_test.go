@@ -283,7 +283,7 @@ func TestALogGoesOnAfterASegmentWasFull(t *testing.T) {
 		}
 	}
 	v := s.crash()
-	v.write("log/"+metaFileName, meta) // as it was before the end was noted
+	v.write("log/"+metaFileName, meta)      // as it was before the end was noted
 	for _, name := range v.segments()[1:] { // none, where its name was not on the disk yet
 		v.fs.Remove(name)
 	}
