@@ -39,6 +39,8 @@ type explaining struct {
 	online directory.Presence
 	probe  *probe
 	out    wire.Explain
+
+	unknown error // why it is not known who is online
 }
 
 func (s *Server) explain(ctx context.Context, in *struct {
@@ -81,11 +83,12 @@ func (e *explaining) read(login mail.Login) error {
 	if e.use, err = node.Quota().Of(login); err != nil {
 		return err
 	}
-	if e.online, err = node.Directory().Presence(login); err != nil {
-		return err
+	now, life := e.s.sessions()
+	e.online, e.unknown = node.Directory().Presence(login, now, life)
+	if e.unknown == nil {
+		p := presenceOut(&e.online)
+		e.out.Presence = &p
 	}
-	p := presenceOut(&e.online)
-	e.out.Presence = &p
 	var limits directory.Limits
 	e.set, limits = node.Settings()
 	e.limit = limits.QuotaOf(e.acct)

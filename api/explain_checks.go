@@ -177,7 +177,13 @@ func orUnknown(s string) string {
 
 func (e *explaining) presence() wire.Check {
 	p := &e.online
+	missed, silent := p.Missed()
 	switch {
+	case e.unknown != nil:
+		return verdict("presence", wire.Warn, "it does not keep mail from going out", "%v", e.unknown)
+	case silent:
+		return verdict("presence", wire.Warn, "mail is kept, and pushed when the customer comes online; see whether the access server sends Stops and Interim-Updates (login.session_life)",
+			"the customer was online until a Stop was missed: the last word of the session came %s", e.since(missed.Heard))
 	case p.LastEvent == 0:
 		return verdict("presence", wire.Skipped, "no login event ever came for this login: check that RADIUS accounting or the hook names it", "it is not known whether the customer is online")
 	case p.Online:

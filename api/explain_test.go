@@ -1,6 +1,7 @@
 package api
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -146,6 +147,16 @@ func TestWhatStandsInTheWayIsExplained(t *testing.T) {
 			w.admin.SendLogin(w.ctx(), wire.LoginEvent{Login: "jansen", Event: "stop"})
 			w.clock = 0
 		}}, "presence", wire.Warn, "is offline since", "pushed when the customer comes online"},
+		{"a lost Stop", []func(*town){login("192.0.2.10", "s1"), func(w *town) {
+			w.limits.SessionLife = 48 * time.Hour
+			w.ahead = 49 * time.Hour
+		}}, "presence", wire.Warn, "online until a Stop was missed", "Interim-Updates"},
+		{"a damaged row of presence", []func(*town){login("192.0.2.10", "s1"), func(w *town) {
+			batch := w.store.Begin()
+			if err := errors.Join(batch.Set([]byte("P/jansen"), []byte{0xff}), batch.Commit()); err != nil {
+				panic(err)
+			}
+		}}, "presence", wire.Warn, "the row is damaged", "does not keep mail"},
 		{"a second session", []func(*town){login("192.0.2.10", "s1"), login("192.0.2.10", "s2")}, "double-login", wire.Warn, "double login", "used twice"},
 		{"a wrong address", []func(*town){login("198.51.100.1", "s1")}, "double-login", wire.Warn, "double login", "not the account's"},
 		{"the last attempt failed", []func(*town){queued(time.Hour), func(w *town) { w.attempt("account/jansen", "no route to host", 30*time.Minute) }}, "last-attempt", wire.Bad, "no route to host", "port25"},

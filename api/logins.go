@@ -7,6 +7,7 @@ import (
 	"iter"
 	"log/slog"
 	"net/netip"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -63,10 +64,11 @@ func (s *Server) sendLogin(ctx context.Context, in *struct{ Body wire.LoginEvent
 }
 
 func presenceOut(p *directory.Presence) wire.Presence {
-	out := wire.Presence{Login: p.Login, Online: p.Online, Since: p.Since.Std(), Last: p.LastEvent.Std(), Sessions: []wire.Session{},
+	_, missed := p.Missed()
+	out := wire.Presence{Login: p.Login, Missed: missed, Online: p.Online, Since: p.Since.Std(), Last: p.LastEvent.Std(), Sessions: []wire.Session{},
 		Doubles: p.Doubles, Double: p.LastDoubleWhat, DoubleAt: p.LastDouble.Std()}
 	for _, se := range p.Sessions {
-		w := wire.Session{NAS: se.NAS, Session: se.ID, Since: se.Started.Std(), Last: se.Heard.Std(), Stopped: se.Stopped.Std(), Online: se.Live()}
+		w := wire.Session{NAS: se.NAS, Session: se.ID, Since: se.Started.Std(), Last: se.Heard.Std(), Stopped: se.Stopped.Std(), Online: se.Live(), Missed: se.Missed}
 		if se.Address.IsValid() {
 			w.Address = se.Address.String()
 		}
@@ -75,18 +77,25 @@ func presenceOut(p *directory.Presence) wire.Presence {
 	return out
 }
 
+// sessions is what directory.Reader needs to know which sessions are too old.
+func (s *Server) sessions() (now mail.Time, life time.Duration) {
+	_, limits := s.deps.Node.Settings()
+	return mail.At(s.now()), limits.SessionLife
+}
+
 func (s *Server) listLogins(_ context.Context, in *struct {
 	Page
 	Online bool `query:"online" doc:"only who is online"`
 	Double bool `query:"double" doc:"only logins of which a double login was seen"`
 }) (*huma.StreamResponse, error) {
 	dir := s.deps.Node.Directory()
+	now, life := s.sessions()
 	seq := func(errp *error) iter.Seq[directory.Presence] {
 		all := pages(pageRows, func(last *directory.Presence, err *error) iter.Seq[directory.Presence] {
 			if last == nil {
-				return dir.Presences(mail.Login(in.After), err)
+				return dir.Presences(mail.Login(in.After), now, life, err)
 			}
-			return dir.Presences(last.Login, err)
+			return dir.Presences(last.Login, now, life, err)
 		}, errp)
 		return func(yield func(directory.Presence) bool) {
 			for p := range all {
@@ -107,7 +116,8 @@ func (s *Server) getLogin(_ context.Context, in *LoginPath) (*body[wire.Presence
 	if err != nil {
 		return nil, err
 	}
-	p, err := s.deps.Node.Directory().Presence(login)
+	now, life := s.sessions()
+	p, err := s.deps.Node.Directory().Presence(login, now, life)
 	if err == nil && p.LastEvent == 0 {
 		err = mail.Fail(mail.NotFound, fmt.Sprintf("no login event of %s is known", login))
 	}

@@ -138,7 +138,7 @@ func (w *town) RemoveDomain(_ context.Context, c directory.RemoveDomain) error {
 
 func (w *town) Login(_ context.Context, e directory.Event) (out directory.Seen, err error) {
 	return out, w.apply(func(m *spool.Moves) error {
-		if out, err = e.Apply(m.Tx, m.Now); err != nil || !out.Triggers {
+		if out, err = e.Apply(m.Tx, m.Now, 0); err != nil || !out.Triggers {
 			return err
 		}
 		out.Debounced, out.Queued, err = m.LoginTrigger(spool.AccountQueue(out.Login))

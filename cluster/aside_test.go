@@ -1,9 +1,12 @@
 package cluster
 
 import (
+	"strings"
 	"testing"
 	"time"
 
+	"bsmtpd/directory"
+	"bsmtpd/kv"
 	"bsmtpd/mail"
 	"bsmtpd/quota"
 	"bsmtpd/spool"
@@ -61,5 +64,61 @@ func TestADamagedUsageIsCountedAnew(t *testing.T) {
 	}
 	if hashes[0] != hashes[1] {
 		t.Error("two replicas differ")
+	}
+}
+
+// Who is online is told anew by the access servers: a damaged row of it keeps no
+// login out, and somebody hears of it.
+func TestADamagedPresenceKeepsNoLoginOut(t *testing.T) {
+	at := mail.At(time.Date(2026, 1, 5, 8, 0, 0, 0, time.UTC))
+	r := newReplica(t, vfs.NewMem())
+	defer r.close()
+	login := func(session string) command {
+		return cmd(kindLogin, directory.Event{Kind: directory.EventStart, Login: "a", NAS: "nas", Session: session})
+	}
+	r.apply(1, entryOf(at, accountCmd("a", 1000)), entryOf(at, login("1")))
+	tx := r.db.Begin()
+	for _, key := range []string{"P/a", "p/nas"} {
+		if err := tx.Set([]byte(key), []byte{0xff}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := tx.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	replies, effects := r.apply(3, entryOf(at, login("2")))
+	if seen, ok := replies[0][0].Value.(directory.Seen); !ok || !seen.Online || !seen.Triggers {
+		t.Errorf("%+v", replies[0][0])
+	}
+	var told string
+	for _, e := range effects {
+		if e.Kind == spool.EffectDamaged {
+			told += e.Text
+		}
+	}
+	if !strings.Contains(told, "P/a") || !strings.Contains(told, "p/nas") {
+		t.Errorf("told %q", told)
+	}
+}
+
+// A log of a build that knew no ageing is applied as that build applied it, until
+// the leader brings its own setting into the log.
+func TestOldSettingsLetNoSessionGrowOld(t *testing.T) {
+	at := mail.At(time.Date(2026, 1, 5, 8, 0, 0, 0, time.UTC))
+	r := newReplica(t, vfs.NewMem())
+	defer r.close()
+	if life := r.m.Settings().Limits.SessionLife; life != 0 {
+		t.Errorf("without a row: %s", life)
+	}
+	old := DefaultSettings()
+	old.Limits.SessionLife = 0 // is left out of the bytes
+	r.apply(1, entryOf(at, command{kind: kindPutSettings, version: 1, fields: kv.Encode(old)}))
+	if got := r.m.Settings(); got != old {
+		t.Errorf("%+v", got)
+	}
+	r.apply(2, entryOf(at, cmd(kindPutSettings, DefaultSettings())))
+	m, err := LoadMachine(r.db)
+	if err != nil || m.Settings() != DefaultSettings() {
+		t.Errorf("%+v, %v", m, err)
 	}
 }

@@ -84,7 +84,7 @@ var rules = map[Kind]rule{
 	kindRemoveAccount: {1, typed(func(m *moves, c directory.RemoveAccount, _ []byte) (none, error) { return none{}, m.removeAccount(c) })},
 	kindRemoveDomain:  {1, typed(func(m *moves, c directory.RemoveDomain, _ []byte) (none, error) { return none{}, c.Apply(m.Tx, m.Now) })},
 
-	kindPutSettings: {1, typed(func(m *moves, c Settings, _ []byte) (none, error) { return none{}, m.putSettings(c) })},
+	kindPutSettings: {2, typed(func(m *moves, c Settings, _ []byte) (none, error) { return none{}, m.putSettings(c) })},
 }
 
 // none is the reply of a command that only succeeds or fails.
@@ -162,9 +162,15 @@ func (m *moves) recount(login mail.Login, why error) error {
 // login brings a login event to the directory (presence) and then to the spool
 // (debounce, push).
 func (m *moves) login(e directory.Event) (directory.Seen, error) {
-	seen, err := e.Apply(m.Tx, m.Now)
-	if err != nil || !seen.Triggers {
+	seen, err := e.Apply(m.Tx, m.Now, m.settings.Limits.SessionLife)
+	if err != nil {
 		return seen, err
+	}
+	if seen.Mended != "" {
+		m.Effects = append(m.Effects, spool.Effect{Kind: spool.EffectDamaged, Login: seen.Login, Text: seen.Mended})
+	}
+	if !seen.Triggers {
+		return seen, nil
 	}
 	seen.Debounced, seen.Queued, err = m.LoginTrigger(spool.AccountQueue(seen.Login))
 	return seen, err

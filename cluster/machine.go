@@ -11,6 +11,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"time"
 
 	"bsmtpd/directory"
 	"bsmtpd/kv"
@@ -27,7 +28,15 @@ type Settings struct {
 
 // DefaultSettings are the numbers of PRODUCT.
 func DefaultSettings() Settings {
-	return Settings{Spool: spool.DefaultSettings(), Limits: directory.Limits{Quota: 20 << 20, QuotaFiltered: 1 << 30}}
+	return Settings{Spool: spool.DefaultSettings(), Limits: directory.Limits{Quota: 20 << 20, QuotaFiltered: 1 << 30, SessionLife: 48 * time.Hour}}
+}
+
+// firstSettings are in force until a log holds others. They never change: an
+// older build applied the same entries by them.
+func firstSettings() Settings {
+	s := DefaultSettings()
+	s.Limits.SessionLife = 0
+	return s
 }
 
 // Check says what is impossible about s.
@@ -47,6 +56,7 @@ func (s Settings) Check() error {
 		{"trash_life", int64(s.Spool.TrashLife), 0},
 		{"quota", s.Limits.Quota, 1},
 		{"quota_filtered", s.Limits.QuotaFiltered, 1},
+		{"session_life", int64(s.Limits.SessionLife), 0},
 	} {
 		if d.value < d.least {
 			errs = append(errs, fmt.Errorf("%s: %d is below %d", d.name, d.value, d.least))
@@ -81,7 +91,7 @@ type Reply struct {
 
 // LoadMachine reads a machine's state from its rows.
 func LoadMachine(r kv.Reader) (*Machine, error) {
-	m := &Machine{settings: DefaultSettings()}
+	m := &Machine{settings: firstSettings()}
 	v, err := r.Get([]byte(appliedKey))
 	if err != nil {
 		return nil, err

@@ -166,13 +166,14 @@ func (s Spool) Check() error {
 	return errors.Join(bad...)
 }
 
-// Quota is directory.Limits as the file writes it.
+// Quota is the quotas of directory.Limits as the file writes them.
 type Quota struct {
 	Default  mail.Size `key:"default" default:"20MiB" reload:"yes" doc:"Quota of an account."`
 	Filtered mail.Size `key:"filtered" default:"1GiB" reload:"yes" doc:"Quota of an account with the spam filter on."`
 }
 
-// Limits are the values as the directory takes them.
+// Limits are the values as the directory takes them; login.session_life, which
+// stands beside them there, is not among them.
 func (q Quota) Limits() directory.Limits {
 	return directory.Limits{Quota: int64(q.Default), QuotaFiltered: int64(q.Filtered)}
 }

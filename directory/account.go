@@ -5,6 +5,7 @@ package directory
 
 import (
 	"net/netip"
+	"time"
 
 	"bsmtpd/mail"
 )
@@ -87,10 +88,15 @@ type Domain struct {
 	Version uint64      `cbor:"6,keyasint,omitempty" json:"version,omitempty"`
 }
 
-// Limits are the default quotas in bytes, part of the replicated settings.
+// Limits are the part of the replicated settings that is about customers.
 type Limits struct {
-	Quota         int64 `cbor:"1,keyasint"`
-	QuotaFiltered int64 `cbor:"2,keyasint"`
+	Quota         int64 `cbor:"1,keyasint"` // bytes, of an account without its own
+	QuotaFiltered int64 `cbor:"2,keyasint"` // likewise, with the spam filter on
+
+	// SessionLife is how long a session of which nothing is heard stays online. 0:
+	// until its Stop or its access server's restart. Settings of builds that knew
+	// no such end read as that.
+	SessionLife time.Duration `cbor:"3,keyasint,omitempty"`
 }
 
 // QuotaOf is the account's quota in bytes.

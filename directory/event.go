@@ -53,7 +53,8 @@ type Seen struct {
 	Duplicate bool       `cbor:"3,keyasint,omitempty"` // this session's event was applied before
 	Online    bool       `cbor:"4,keyasint,omitempty"` // after the event
 	Double    Double     `cbor:"5,keyasint,omitempty"`
-	Triggers  bool       `cbor:"6,keyasint,omitempty"` // an event that starts a push, if not debounced
+	Triggers  bool       `cbor:"6,keyasint,omitempty"`  // an event that starts a push, if not debounced
+	Mended    string     `cbor:"10,keyasint,omitempty"` // rows that were damaged and were begun anew, in words
 
 	// Set by the machine after it has asked the spool.
 	Debounced bool  `cbor:"7,keyasint,omitempty"`

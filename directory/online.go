@@ -5,13 +5,14 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"bsmtpd/kv"
 	"bsmtpd/mail"
 )
 
 // Apply records a login event and tells what it led to. now is the machine's
-// time, which never goes back.
+// time, which never goes back; life is Limits.SessionLife.
 //
 // A session is known by access server, restart of that server and
 // Acct-Session-Id. A Start that was heard before, and everything about a session
@@ -22,18 +23,35 @@ import (
 // session that it does not contradict by access server or address. A Start
 // without ID always Triggers; told twice it makes no second session.
 //
+// A session that was silent for life is over, and no second login is one too many
+// for it. A Start begins it anew, a late Stop ends it, and an Interim-Update takes
+// back that it was over.
+//
 // Errors: mail.Invalid for an event that no source may send, then nothing is
-// changed; mail.Broken for a row that does not decode; those of the disk.
-func (e Event) Apply(tx kv.Tx, now mail.Time) (Seen, error) {
+// changed; mail.Broken for an account's row that does not decode; those of the
+// disk.
+func (e Event) Apply(tx kv.Tx, now mail.Time, life time.Duration) (Seen, error) {
 	if err := e.check(); err != nil {
 		return Seen{}, err
 	}
 	e.Address = e.Address.Unmap()
+	m := &mender{tx: tx, now: now}
+	apply := e.session
 	if e.Kind == EventOn || e.Kind == EventOff {
-		return e.restart(tx, now)
+		apply = e.restart
 	}
+	seen, err := apply(m, life)
+	if err != nil {
+		return Seen{}, err
+	}
+	seen.Mended = m.text()
+	return seen, nil
+}
+
+// session applies an event of one session.
+func (e Event) session(m *mender, life time.Duration) (Seen, error) {
 	seen := Seen{Login: e.Login}
-	account, err := Reader{R: tx}.Account(e.Login)
+	account, err := Reader{R: m.tx}.Account(e.Login)
 	if err != nil {
 		return Seen{}, err
 	}
@@ -41,17 +59,20 @@ func (e Event) Apply(tx kv.Tx, now mail.Time) (Seen, error) {
 		seen.Unknown = true
 		return seen, nil
 	}
-	p, err := Reader{R: tx}.Presence(e.Login)
+	p, err := m.presence(e.Login)
 	if err != nil {
 		return Seen{}, err
 	}
-	nas, err := readServer(tx, e.NAS)
+	nas, err := m.server(e.NAS)
 	if err != nil {
 		return Seen{}, err
 	}
-	at := now.Add(-min(max(e.Delay, 0), MaxDelay))
+	before, err := p.settle(m.server, m.now, life)
+	if err != nil {
+		return Seen{}, err
+	}
+	at := m.now.Add(-min(max(e.Delay, 0), MaxDelay))
 	h := hearing{Event: e, p: &p, account: account, boot: nas.Boot, now: at, seen: &seen}
-	before := slices.Clone(p.Sessions)
 	if e.Session == "" {
 		h.unnamed()
 	} else {
@@ -61,7 +82,7 @@ func (e Event) Apply(tx kv.Tx, now mail.Time) (Seen, error) {
 		seen.Online = p.Online
 		return seen, nil
 	}
-	if err := p.write(tx, before, now, at); err != nil {
+	if err := p.write(m, before, at); err != nil {
 		return Seen{}, err
 	}
 	seen.Online = p.Online
@@ -69,8 +90,8 @@ func (e Event) Apply(tx kv.Tx, now mail.Time) (Seen, error) {
 }
 
 // restart applies Accounting-On and -Off (RFC 2866 section 5.1).
-func (e Event) restart(tx kv.Tx, now mail.Time) (Seen, error) {
-	nas, err := readServer(tx, e.NAS)
+func (e Event) restart(m *mender, _ time.Duration) (Seen, error) {
+	nas, err := m.server(e.NAS)
 	if err != nil {
 		return Seen{}, err
 	}
@@ -78,13 +99,13 @@ func (e Event) restart(tx kv.Tx, now mail.Time) (Seen, error) {
 	if e.Kind == EventOff {
 		at, id = &nas.OffAt, &nas.OffID
 	}
-	if e.Session != "" && e.Session == *id && now.Sub(*at) < RestartRepeated {
+	if e.Session != "" && e.Session == *id && m.now.Sub(*at) < RestartRepeated {
 		return Seen{Duplicate: true}, nil
 	}
 	seen := Seen{Sessions: nas.Live}
-	*at, *id = now, e.Session
-	nas.Boot, nas.At, nas.Live = nas.Boot+1, now, 0
-	return seen, nas.write(tx, e.NAS)
+	*at, *id = m.now, e.Session
+	nas.Boot, nas.At, nas.Live = nas.Boot+1, m.now, 0
+	return seen, nas.write(m.tx, e.NAS)
 }
 
 // hearing is one event on its way into a Presence.
@@ -100,6 +121,16 @@ type hearing struct {
 // named applies an event with an Acct-Session-Id.
 func (h *hearing) named() {
 	s := h.find()
+	if s != nil && s.Missed {
+		if h.Kind != EventStart {
+			h.resume(s)
+			return
+		}
+		// Nobody repeats a Start for that long: the ID is used again.
+		gone := *s
+		h.p.Sessions = slices.DeleteFunc(h.p.Sessions, func(s Session) bool { return s == gone })
+		s = nil
+	}
 	switch {
 	case s != nil && (!s.Live() || h.Kind == EventStart && s.StartHeard):
 		h.seen.Duplicate = true
@@ -160,6 +191,16 @@ func (h *hearing) find() *Session {
 	return nil
 }
 
+// resume applies a Stop or Interim-Update to a session that was thought to be over.
+func (h *hearing) resume(s *Session) {
+	other := slices.IndexFunc(h.p.Sessions, Session.Live)
+	s.Missed, s.Stopped = false, 0
+	h.refresh(s)
+	if other >= 0 && s.Live() && h.seen.Double == DoubleNone {
+		h.second(h.p.Sessions[other])
+	}
+}
+
 // adopt gives a name to a session that another source told of without one, and
 // returns it; nil where there is none.
 func (h *hearing) adopt() *Session {
@@ -196,6 +237,11 @@ func (h *hearing) begin() {
 	}
 	other := h.p.Sessions[i]
 	h.add()
+	h.second(other)
+}
+
+// second tells of a session beside another one.
+func (h *hearing) second(other Session) {
 	h.double(DoubleSession, fmt.Sprintf("logged in%s while another session is online%s since %s",
 		where(h.NAS, h.Address), where(other.NAS, other.Address), other.Started.Std().Format("2006-01-02 15:04:05Z")))
 }

@@ -55,10 +55,28 @@ type Session struct {
 	StartHeard bool   `cbor:"7,keyasint,omitempty"` // by a Start; else by an Interim-Update or Stop alone
 	Boot       uint64 `cbor:"8,keyasint,omitempty"` // accessServer.Boot when it began
 	Source     string `cbor:"9,keyasint,omitempty"` // Event.Source that first told of it
+
+	// Missed says that the session ended because nobody heard of it for
+	// Limits.SessionLife, which has gone by at Stopped: its Stop was lost, or its
+	// access server sends no Interim-Updates. One brings it back.
+	Missed bool `cbor:"10,keyasint,omitempty"`
 }
 
 // Live reports whether the session is online.
 func (s Session) Live() bool { return s.Stopped == 0 }
+
+// age ends the session if nothing was heard of it for life; 0 is for ever. What
+// ended at its access server's restart may have been over long before. A Stop is
+// heard of when it ends a session, so it ends none that is over.
+func (s *Session) age(now mail.Time, life time.Duration) {
+	end := s.Stopped
+	if s.Live() {
+		end = now
+	}
+	if at := s.Heard.Add(life); life > 0 && at <= end {
+		s.Stopped, s.Missed = at, true
+	}
+}
 
 // accessServer is the row of one access server.
 //
@@ -67,7 +85,8 @@ func (s Session) Live() bool { return s.Stopped == 0 }
 // limit per command would leave the rest wrong. So the server only counts its
 // restarts, and a session that began under an earlier count is over, whoever
 // looks at it. A time would not do instead of a count: commands of one log entry
-// share their time. Live says how many sessions a restart ends.
+// share their time. Live says how many sessions a restart ends; those that only
+// grew old count until their login's next event.
 //
 // The row goes when nothing is in it; what stays is one row for each access
 // server that ever restarted.
@@ -102,22 +121,28 @@ func (s accessServer) write(tx kv.Tx, nas string) error {
 	return tx.Set(serverKey(nas), kv.Encode(s))
 }
 
-// Presence reads what is known about a login's sessions; the zero Presence with
-// its Login where nothing is. Errors are those of the disk, or mail.Broken.
-func (r Reader) Presence(login mail.Login) (Presence, error) {
+// Presence reads what is known about a login's sessions at a time; the zero
+// Presence with its Login where nothing is. life is Limits.SessionLife. Errors are
+// those of the disk, or mail.Broken.
+func (r Reader) Presence(login mail.Login, now mail.Time, life time.Duration) (Presence, error) {
 	p, err := row[Presence](r.R, presenceKey(login))
+	if undecodable(err) {
+		err = &mail.Error{Op: "directory", Kind: mail.Broken,
+			Err: fmt.Errorf("who is online as %s is not known, for the row is damaged (%w); the next login event begins it anew", login, err)}
+	}
 	if err != nil || p == nil {
 		return Presence{Login: login}, err
 	}
-	return *p, p.settle(r.R)
+	_, err = p.settle(passOver(r.R), now, life)
+	return *p, err
 }
 
 // Presences gives the presence of all logins after one that were ever heard of,
-// in order of login.
-func (r Reader) Presences(after mail.Login, errp *error) iter.Seq[Presence] {
+// in order of login. now and life are as for Presence.
+func (r Reader) Presences(after mail.Login, now mail.Time, life time.Duration, errp *error) iter.Seq[Presence] {
 	return func(yield func(Presence) bool) {
 		for p := range rowsAfter[Presence](r.R, presencePrefix, string(after), errp) {
-			if err := p.settle(r.R); err != nil {
+			if _, err := p.settle(passOver(r.R), now, life); err != nil {
 				*errp = err
 				return
 			}
@@ -128,20 +153,26 @@ func (r Reader) Presences(after mail.Login, errp *error) iter.Seq[Presence] {
 	}
 }
 
-// settle ends the sessions whose access server has restarted since.
-func (p *Presence) settle(r kv.Reader) error {
+// settle ends the sessions whose access server has restarted since, and those of
+// which nothing was heard for life. It gives the sessions as they count at their
+// access servers, where nobody knows of age.
+func (p *Presence) settle(server func(nas string) (accessServer, error), now mail.Time, life time.Duration) ([]Session, error) {
 	for i := range p.Sessions {
 		s := &p.Sessions[i]
 		if !s.Live() {
 			continue
 		}
-		nas, err := readServer(r, s.NAS)
+		nas, err := server(s.NAS)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if s.Boot < nas.Boot {
 			s.Stopped = nas.At
 		}
+	}
+	counted := slices.Clone(p.Sessions)
+	for i := range p.Sessions {
+		p.Sessions[i].age(now, life)
 	}
 	if p.Online && p.live() == 0 {
 		p.Online = false
@@ -149,7 +180,22 @@ func (p *Presence) settle(r kv.Reader) error {
 			p.Since = max(p.Since, s.Stopped)
 		}
 	}
-	return nil
+	return counted, nil
+}
+
+// Missed gives the session that ended last, if the login is offline only because
+// nothing was heard of it.
+func (p *Presence) Missed() (Session, bool) {
+	var last Session
+	for _, s := range p.Sessions {
+		if s.Live() {
+			return Session{}, false
+		}
+		if s.Stopped >= last.Stopped {
+			last = s
+		}
+	}
+	return last, last.Missed
 }
 
 func (p *Presence) live() int {
@@ -174,22 +220,22 @@ func (p *Presence) trim(now mail.Time) {
 }
 
 // write stores p, and what changed in the count of its access servers. before
-// are the sessions as they were when p was read, at is when the event happened.
-func (p *Presence) write(tx kv.Tx, before []Session, now, at mail.Time) error {
-	p.trim(now)
-	p.LastEvent = now
+// are the sessions as settle gave them, at is when the event happened.
+func (p *Presence) write(m *mender, before []Session, at mail.Time) error {
+	p.trim(m.now)
+	p.LastEvent = m.now
 	if online := p.live() > 0; online != p.Online {
 		p.Online, p.Since = online, max(p.Since, at)
 	}
-	if err := countLive(tx, before, p.Sessions); err != nil {
+	if err := countLive(m, before, p.Sessions); err != nil {
 		return err
 	}
-	return tx.Set(presenceKey(p.Login), kv.Encode(p))
+	return m.tx.Set(presenceKey(p.Login), kv.Encode(p))
 }
 
 // countLive moves the access servers' counts from one state of a login's
 // sessions to another.
-func countLive(tx kv.Tx, before, after []Session) error {
+func countLive(m *mender, before, after []Session) error {
 	type delta struct {
 		nas string
 		n   int
@@ -213,12 +259,12 @@ func countLive(tx kv.Tx, before, after []Session) error {
 		if d.n == 0 {
 			continue
 		}
-		nas, err := readServer(tx, d.nas)
+		nas, err := m.server(d.nas)
 		if err != nil {
 			return err
 		}
 		nas.Live += d.n
-		if err := nas.write(tx, d.nas); err != nil {
+		if err := nas.write(m.tx, d.nas); err != nil {
 			return err
 		}
 	}
@@ -227,12 +273,17 @@ func countLive(tx kv.Tx, before, after []Session) error {
 
 // forgetPresence removes all that is known about a login's sessions. Whoever
 // removes an account calls it.
-func forgetPresence(tx kv.Tx, login mail.Login) error {
-	p, err := Reader{R: tx}.Presence(login)
+func forgetPresence(tx kv.Tx, now mail.Time, login mail.Login) error {
+	m := &mender{tx: tx, now: now}
+	p, err := m.presence(login)
 	if err != nil {
 		return err
 	}
-	if err := countLive(tx, p.Sessions, nil); err != nil {
+	counted, err := p.settle(m.server, now, 0)
+	if err != nil {
+		return err
+	}
+	if err := countLive(m, counted, nil); err != nil {
 		return err
 	}
 	return tx.Delete(presenceKey(login))

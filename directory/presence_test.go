@@ -25,6 +25,8 @@ type line struct {
 	t   rapid.TB
 	tx  kv.Tx
 	now mail.Time
+
+	life time.Duration // Limits.SessionLife; 0: sessions do not grow old
 }
 
 func openStore(t testing.TB) *kv.Store {
@@ -58,7 +60,7 @@ func (w *line) wait(d time.Duration) { w.now = w.now.Add(d) }
 
 func (w *line) hear(e Event) Seen {
 	w.t.Helper()
-	seen, err := e.Apply(w.tx, w.now)
+	seen, err := e.Apply(w.tx, w.now, w.life)
 	if err != nil {
 		w.t.Fatalf("%+v: %v", e, err)
 	}
@@ -87,7 +89,7 @@ func (w *line) hook(kind EventKind, a netip.Addr) Seen {
 
 func (w *line) presence(login mail.Login) Presence {
 	w.t.Helper()
-	p, err := Reader{R: w.tx}.Presence(login)
+	p, err := Reader{R: w.tx}.Presence(login, w.now, w.life)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -215,7 +217,7 @@ func TestAnUnknownLoginLeavesNothing(t *testing.T) {
 	w := newLine(t)
 	want(t, "nobody", w.hear(Event{Kind: EventStart, Login: "nobody", NAS: "nas1", Session: "a"}), Seen{Login: "nobody", Unknown: true})
 	var err error
-	for p := range (Reader{R: w.tx}).Presences("", &err) {
+	for p := range (Reader{R: w.tx}).Presences("", w.now, w.life, &err) {
 		t.Fatalf("presence %+v", p)
 	}
 	if n, err := readServer(w.tx, "nas1"); err != nil || n != (accessServer{}) {
@@ -250,7 +252,7 @@ func TestEventsThatNoSourceMaySendAreRefused(t *testing.T) {
 		{Kind: EventStart, Login: "jansen", NAS: strings.Repeat("n", MaxNASName+1)},
 		{Kind: EventStart, Login: "jansen", NAS: "n", Session: "\xff"},
 	} {
-		if _, err := e.Apply(w.tx, w.now); mail.KindOf(err) != mail.Invalid {
+		if _, err := e.Apply(w.tx, w.now, w.life); mail.KindOf(err) != mail.Invalid {
 			t.Errorf("%+v: %v", e, err)
 		}
 	}
@@ -262,7 +264,7 @@ func TestListingAndForgettingPresence(t *testing.T) {
 	w.hear(Event{Kind: EventStart, Login: "pietersen", NAS: "nas1", Session: "b"})
 	list := func(after mail.Login) (out []mail.Login) {
 		var err error
-		for p := range (Reader{R: w.tx}).Presences(after, &err) {
+		for p := range (Reader{R: w.tx}).Presences(after, w.now, w.life, &err) {
 			out = append(out, p.Login)
 		}
 		if err != nil {
@@ -277,7 +279,7 @@ func TestListingAndForgettingPresence(t *testing.T) {
 		t.Fatal(got)
 	}
 	for _, login := range []mail.Login{"jansen", "pietersen"} {
-		if err := forgetPresence(w.tx, login); err != nil {
+		if err := forgetPresence(w.tx, w.now, login); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -381,7 +383,7 @@ func TestADelayedEventIsDatedBack(t *testing.T) {
 	stop := Event{Kind: EventStop, Login: "jansen", NAS: "nas1", Session: "1", Source: "radius", Delay: 10 * time.Minute}
 	w.hear(stop)
 	read := func() Presence {
-		p, err := Reader{R: w.tx}.Presence("jansen")
+		p, err := Reader{R: w.tx}.Presence("jansen", w.now, w.life)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -10,8 +10,8 @@ import (
 	"bsmtpd/mail"
 )
 
-// Apply writes the accounts. A failed item is a Put; the error is one of the disk
-// or of a damaged row.
+// Apply writes the accounts. A failed item is a Put; the error is one of the disk.
+// An account whose row is damaged can be written with AnyVersion only.
 func (c PutAccounts) Apply(tx kv.Tx, now mail.Time) ([]Put, error) {
 	if len(c.Items) > MaxBatch {
 		return tooMany(len(c.Items)), nil
@@ -32,12 +32,15 @@ func putAccount(tx kv.Tx, now mail.Time, log *auditLog, it PutAccount) (Put, err
 	if err != nil {
 		return failed(mail.Invalid, "account %s: %v", it.Account.Login, err), nil
 	}
-	old, err := row[Account](tx, accountKey(a.Login))
-	if err != nil {
-		return Put{}, err
+	old, damaged := Reader{R: tx}.Account(a.Login)
+	if damaged != nil && !undecodable(damaged) {
+		return Put{}, damaged
 	}
 	var have uint64
-	if old != nil {
+	switch {
+	case damaged != nil && it.IfVersion != AnyVersion:
+		return failed(mail.Broken, "%v", damaged), nil
+	case old != nil:
 		have = old.Version
 	}
 	if p := checkVersion("account", string(a.Login), it.IfVersion, have); p.Text != "" {
@@ -45,6 +48,11 @@ func putAccount(tx kv.Tx, now mail.Time, log *auditLog, it PutAccount) (Put, err
 	}
 	if p, err := checkTaken(tx, &a); err != nil || p.Text != "" {
 		return p, err
+	}
+	if damaged != nil {
+		if have, err = overwrite(tx, now, a.Login, damaged); err != nil {
+			return Put{}, err
+		}
 	}
 	a.Created, a.Changed, a.Version = now, now, have+1
 	if old != nil {
@@ -230,7 +238,7 @@ func own(tx kv.Tx, old, d *Domain) (Put, error) {
 // Apply removes the account, its index rows and presence. NotFound, or Conflict where
 // domains are left.
 func (c RemoveAccount) Apply(tx kv.Tx, now mail.Time) error {
-	old, err := row[Account](tx, accountKey(c.Login))
+	old, err := Reader{R: tx}.Account(c.Login)
 	if err != nil {
 		return err
 	}
@@ -250,7 +258,7 @@ func (c RemoveAccount) Apply(tx kv.Tx, now mail.Time) error {
 	if err := tx.Delete(accountKey(c.Login)); err != nil {
 		return err
 	}
-	if err := forgetPresence(tx, c.Login); err != nil {
+	if err := forgetPresence(tx, now, c.Login); err != nil {
 		return err
 	}
 	log := auditLog{tx: tx, now: now, by: c.By}

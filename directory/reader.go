@@ -19,7 +19,8 @@ type Reader struct {
 
 // Account reads one account; nil: there is none.
 func (r Reader) Account(login mail.Login) (*Account, error) {
-	return row[Account](r.R, accountKey(login))
+	a, err := row[Account](r.R, accountKey(login))
+	return a, damagedAccount(login, err)
 }
 
 // Accounts gives the accounts after a login, in order of login.

@@ -16,9 +16,10 @@ const maxClients = 4096
 
 // Config is how logins are learned of. The HTTP hook belongs to the API.
 type Config struct {
-	StripRealm bool   `key:"strip_realm" default:"true" reload:"yes" doc:"Take the realm off a login name: jansen@example.net and EXAMPLE\\jansen become jansen. Without it such names are unknown logins."`
-	Radius     Radius `key:"radius" doc:"RADIUS accounting (RFC 2866). A request is answered when its event is committed, so that an access server sends it again if anything goes wrong."`
-	Files      Files  `key:"files" doc:"Login files that scripts drop into a directory: NAME.login, complete by rename, with lines such as \"start jansen 192.0.2.10\" and \"stop jansen\"."`
+	StripRealm  bool          `key:"strip_realm" default:"true" reload:"yes" doc:"Take the realm off a login name: jansen@example.net and EXAMPLE\\jansen become jansen. Without it such names are unknown logins."`
+	SessionLife time.Duration `key:"session_life" default:"48h" reload:"yes" doc:"A session of which nothing is heard for this long counts as over: its Stop was lost. An Interim-Update brings it back, so let it be longer than the time between two of them, and than the longest session if the access servers send none. 0: it stays until its Stop, or until its access server restarts. This setting belongs to the cluster: the leader's is in force on every node."`
+	Radius      Radius        `key:"radius" doc:"RADIUS accounting (RFC 2866). A request is answered when its event is committed, so that an access server sends it again if anything goes wrong."`
+	Files       Files         `key:"files" doc:"Login files that scripts drop into a directory: NAME.login, complete by rename, with lines such as \"start jansen 192.0.2.10\" and \"stop jansen\"."`
 }
 
 // Radius is the settings of the accounting server.
@@ -81,6 +82,9 @@ func (c Config) Check() error {
 	}
 	if r.Timeout < 100*time.Millisecond || r.Timeout > time.Minute {
 		add("radius.timeout", "%s is not allowed; use 100ms to 1m", r.Timeout)
+	}
+	if c.SessionLife != 0 && (c.SessionLife < time.Hour || c.SessionLife > 365*24*time.Hour) {
+		add("session_life", "%s is not allowed; use 1h to 8760h, or 0 for never", c.SessionLife)
 	}
 	if c.Files.Rescan < time.Second || c.Files.Rescan > time.Hour {
 		add("files.rescan", "%s is not allowed; use 1s to 1h", c.Files.Rescan)

@@ -99,7 +99,9 @@ func (n *Node) openCluster() error {
 }
 
 func settings(c *config.Config) cluster.Settings {
-	return cluster.Settings{Spool: c.Spool.Settings(), Limits: c.Quota.Limits()}
+	limits := c.Quota.Limits()
+	limits.SessionLife = c.Login.SessionLife
+	return cluster.Settings{Spool: c.Spool.Settings(), Limits: limits}
 }
 
 // build makes the parts; each gets what it needs and no more.

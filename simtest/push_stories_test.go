@@ -234,7 +234,8 @@ func TestASecondLoginIsDebounced(t *testing.T) {
 
 func (w *World) presence(name string) directory.Presence {
 	w.t.Helper()
-	p, err := w.Node().Cluster().Directory().Presence(mail.Login(name))
+	n := w.Node().Cluster()
+	p, err := n.Directory().Presence(mail.Login(name), n.Now(), n.Settings().Limits.SessionLife)
 	w.ok("read the presence", err)
 	return p
 }

@@ -53,6 +53,7 @@ type LoginResult struct {
 type Presence struct {
 	Login    mail.Login `json:"login"`
 	Online   bool       `json:"online"`
+	Missed   bool       `json:"missed,omitempty" doc:"offline only because nothing was heard for login.session_life: a Stop was missed"`
 	Since    time.Time  `json:"since,omitzero"`
 	Last     time.Time  `json:"last,omitzero" doc:"last event"`
 	Sessions []Session  `json:"sessions"`
@@ -70,6 +71,7 @@ type Session struct {
 	Since   time.Time `json:"since,omitzero"`
 	Last    time.Time `json:"last,omitzero" doc:"when it was last heard of"`
 	Stopped time.Time `json:"stopped,omitzero"`
+	Missed  bool      `json:"missed,omitempty" doc:"stopped is when login.session_life had gone by since last: a Stop was missed"`
 }
 
 // AuditRecord is one change by a person or program.

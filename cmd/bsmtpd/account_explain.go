@@ -120,7 +120,10 @@ func sessionText(s wire.Session) string {
 		text += ", session " + s.Session
 	}
 	text += ", since " + moment(s.Since)
-	if !s.Online {
+	switch {
+	case s.Missed:
+		text += ", online until a Stop was missed, last heard of " + moment(s.Last)
+	case !s.Online:
 		text += ", ended " + moment(s.Stopped)
 	}
 	return text

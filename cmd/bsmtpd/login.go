@@ -136,7 +136,11 @@ func (a *app) showPresence(seq iter.Seq2[wire.Presence, error]) error {
 				addresses = append(addresses, s.Address)
 			}
 		}
-		t.row(string(p.Login), yesNo(p.Online), moment(p.Since), age(now, p.Last)+" ago", strings.Join(addresses, " "), doubleText(p.Double))
+		state := yesNo(p.Online)
+		if p.Missed {
+			state = "until a Stop was missed"
+		}
+		t.row(string(p.Login), state, moment(p.Since), age(now, p.Last)+" ago", strings.Join(addresses, " "), doubleText(p.Double))
 	}
 	if t.count == 0 && !a.json() {
 		a.note("there is nobody to show")

@@ -47,7 +47,7 @@ func (o *office) Login(_ context.Context, e directory.Event) (directory.Seen, er
 		return directory.Seen{}, mail.Fail(mail.Unavailable, "the office is closed")
 	}
 	tx := o.store.Begin()
-	seen, err := e.Apply(tx, mail.At(time.Now()))
+	seen, err := e.Apply(tx, mail.At(time.Now()), 0)
 	if err != nil {
 		tx.Discard()
 		return seen, err
@@ -69,7 +69,7 @@ func (o *office) close(closed bool) {
 
 func (o *office) presence() directory.Presence {
 	o.t.Helper()
-	p, err := directory.Reader{R: o.store}.Presence("jansen")
+	p, err := directory.Reader{R: o.store}.Presence("jansen", mail.At(time.Now()), 0)
 	if err != nil {
 		o.t.Fatal(err)
 	}
