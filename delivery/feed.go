@@ -9,13 +9,13 @@ import (
 )
 
 const (
-	pageMessages  = 64  // rows in memory at once
-	aheadMessages = 16  // handed out and not taken
-	maxPostponed  = 256 // messages that are kept for the end of a pass
-	lostAttempts  = 2   // after so many lost connections a message goes last
-	messagesBytes = 1 << 20
-	crowdedLinger = 5 * time.Millisecond
-	aheadBytes    = 128 << 10 // of their bodies, read while others are being sent
+	pageMessages  = 64                   // rows in memory at once
+	aheadMessages = 16                   // handed out and not taken
+	maxPostponed  = 256                  // messages that are kept for the end of a pass
+	lostAttempts  = 2                    // after so many lost connections a message goes last
+	messagesBytes = 1 << 20              // of a page's rows
+	aheadBytes    = 128 << 10            // of bodies that are read while others are being sent
+	crowdedLinger = 5 * time.Millisecond // in place of Linger where other queues wait for the session's place
 )
 
 // feed reads one pass's messages in order of arrival and hands them out as jobs.

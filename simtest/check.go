@@ -14,7 +14,7 @@ import (
 	"bsmtpd/spool"
 )
 
-// This file is the promises of DESIGN 6, each a function that fails the test.
+// This file is the promises of doc/promises.md, each a function that fails the test.
 
 // part is a letter's way to one recipient.
 type part struct {
@@ -53,7 +53,7 @@ func (w *World) Check() {
 	}
 }
 
-// breaks fails the story for a promise of DESIGN 6.
+// breaks fails the story for a promise of doc/promises.md.
 func (w *World) breaks(promise int, format string, args ...any) {
 	w.t.Helper()
 	w.Errorf("promise %d: %s", promise, fmt.Sprintf(format, args...))

@@ -313,7 +313,7 @@ func (p *postman) send(l *Letter) error {
 		}
 		l.copies = append(l.copies, Copy{ID: id, To: taken, At: time.Now()})
 	case a.code == 451 || a.code == 421:
-		l.unsure++ // DESIGN 2: where the node does not know the outcome it says 451
+		l.unsure++ // where the node does not know the outcome it says 451
 	}
 	l.said = a.text
 	return p.endOf(a)

@@ -9,7 +9,7 @@
 //
 // World's methods are the words of stories: w.Offline("jansen"), w.Mail(3),
 // w.Login("jansen"), w.Crash(). At its end every story is checked against the
-// promises of DESIGN 6, see check.go.
+// promises of doc/promises.md, see check.go.
 //
 // What is drawn by chance comes from the seed. Goroutines are scheduled by the
 // runtime, so two runs of one seed have the same faults and the same work, but

@@ -147,7 +147,7 @@ func (b *bench) dueEffect(q QueueName) bool {
 	return false
 }
 
-// story is the bench with verbs, for tests that read like the rows of PRODUCT.
+// story is the bench with verbs, for tests that read like doc/promises.md.
 type story struct {
 	*bench
 	session uint64

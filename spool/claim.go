@@ -90,7 +90,7 @@ func (m *Moves) denial(q *Queue, own bool) (Denial, mail.Time, error) {
 	return Held, again, nil
 }
 
-// Finish ends a session and says when the queue is next tried (DESIGN 5).
+// Finish ends a session and says when the queue is next tried.
 func (m *Moves) Finish(c Finish) (Finished, error) {
 	q, err := m.queue(c.Queue)
 	if err != nil {

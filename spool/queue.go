@@ -192,7 +192,7 @@ type Settings struct {
 	TrashLife     time.Duration `cbor:"8,keyasint"` // removed mail can be brought back so long
 }
 
-// DefaultSettings are the numbers of PRODUCT.
+// DefaultSettings are the numbers that are promised (doc/promises.md).
 func DefaultSettings() Settings {
 	return Settings{
 		Retry:         20 * time.Minute,

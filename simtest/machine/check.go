@@ -11,7 +11,8 @@ import (
 	"bsmtpd/spool"
 )
 
-// This file holds a replica's rows against the model: the promises of DESIGN 6.
+// This file holds a replica's rows against the model: the promises of
+// doc/promises.md.
 
 // check checks everything that must be so after each entry.
 func (t *town) check() {

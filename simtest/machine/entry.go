@@ -1,4 +1,4 @@
-// Package machine is the lower level of the simulation (DESIGN 6): cluster.Machine
+// Package machine is the lower level of the simulation: cluster.Machine
 // and delivery's planner under a log that is written here, in one goroutine, so
 // that a seed gives the same run to the bit.
 //

@@ -11,8 +11,8 @@ import (
 	"bsmtpd/spool"
 )
 
-// broken is a promise that does not hold: which of DESIGN 6, or 0 for an answer or
-// a row that is not what the model says.
+// broken is a promise that does not hold: which of doc/promises.md, or 0 for an
+// answer or a row that is not what the model says.
 type broken struct {
 	promise int
 	what    string
