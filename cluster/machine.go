@@ -26,7 +26,7 @@ type Settings struct {
 	Limits directory.Limits `cbor:"2,keyasint"`
 }
 
-// DefaultSettings are the numbers of PRODUCT.
+// DefaultSettings are the numbers that are promised (doc/promises.md).
 func DefaultSettings() Settings {
 	return Settings{Spool: spool.DefaultSettings(), Limits: directory.Limits{Quota: 20 << 20, QuotaFiltered: 1 << 30, SessionLife: 48 * time.Hour}}
 }
