@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"runtime"
@@ -77,10 +78,13 @@ func (l *syncedLog) DeleteRange(first, last uint64) error {
 	if err == nil && last >= end && first <= end {
 		err = l.node.mark.lower(first - 1)
 	}
-	if err != nil {
-		return err
+	if err == nil {
+		err = l.WAL.DeleteRange(first, last)
 	}
-	return l.WAL.DeleteRange(first, last)
+	if err != nil && !errors.Is(err, wal.ErrClosed) {
+		l.node.fail(fmt.Errorf("cut the log: %w", err))
+	}
+	return err
 }
 
 // stateLogger is where pebble's messages go. Its Fatalf must not return: pebble

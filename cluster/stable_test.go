@@ -63,3 +63,36 @@ func TestALogThatCannotBeWrittenIsNoPanic(t *testing.T) {
 	time.Sleep(10 * 50 * time.Millisecond) // elections
 	w.node.Close()
 }
+
+// noMetaFS fails to write the log's meta file once fail is set.
+type noMetaFS struct {
+	host.FS
+	fail atomic.Bool
+}
+
+func (f *noMetaFS) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
+	if f.fail.Load() && strings.Contains(name, "/"+logDir+"/"+metaFileName) {
+		return nil, syscall.EIO
+	}
+	return f.FS.Create(name, c)
+}
+
+// A failure to cut the log is one of the disk, as one to write it is.
+func TestALogThatCannotBeCutStopsTheNode(t *testing.T) {
+	w := newWorld(t)
+	w.account("jansen", 1<<20)
+	disk := &noMetaFS{}
+	w.on(func(h *host.Host, _ *Options) { disk.FS, h.FS = h.FS, disk })
+	for range trailingLogs + 10 {
+		if _, err := w.mail("kept", "jansen"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	disk.fail.Store(true)
+	w.node.snapshot()
+	if w.node.Failed() == nil {
+		t.Error("the node goes on with a log that it could not cut")
+	}
+	<-w.fail
+	w.node.Close()
+}

@@ -3,6 +3,7 @@ package cluster
 import (
 	"errors"
 	"fmt"
+	"io"
 	"path"
 	"slices"
 	"time"
@@ -100,8 +101,9 @@ func (l *logCheck) problems(covered uint64) (problems, harmless []string) {
 	return problems, harmless
 }
 
-// mend makes a sound log ready for raft-wal, which leaves two things as a power
-// cut left them. What follows the last batch would be read as frames once new
+// mend makes a sound log ready for raft-wal, which leaves three things as the end
+// of a process left them. What was written last may not be on the disk yet, and
+// would be applied and noted as synced all the same: see again. What follows the last batch would be read as frames once new
 // batches have been written over its beginning, so it is zeroed. And a segment
 // that was full when its end was not yet noted takes no entry any more, so that
 // the node would stop at the first: the end is noted and the next segment begun.
@@ -109,6 +111,9 @@ func (l *logCheck) mend() (done []string, err error) {
 	t := l.tail()
 	if t == nil {
 		return nil, nil
+	}
+	if err := l.again(t); err != nil {
+		return nil, fmt.Errorf("sync the end of %s: %w", path.Join(l.dir, t.name), err)
 	}
 	if t.rest > t.end {
 		if err := l.zero(t); err != nil {
@@ -132,6 +137,32 @@ func (l *logCheck) mend() (done []string, err error) {
 		return done, fmt.Errorf("note that segment %s of the log is full: %w", t.name, err)
 	}
 	return append(done, fmt.Sprintf("%s was full; %s is next", t.name, segment.FileName(next))), nil
+}
+
+// again makes the last batch and the names in the log's folder durable. The
+// process may have been killed before its fsync. Or that failed, and now the kernel
+// takes for clean what it could not write: a sync alone would do nothing, so the
+// same bytes are written once more. One batch is enough, for the next is only
+// written when that before it is synced.
+func (l *logCheck) again(t *segmentCheck) error {
+	if l.last() <= l.synced || t.last == 0 {
+		return host.SyncDir(l.fs, l.dir)
+	}
+	f, err := l.fs.OpenReadWrite(path.Join(l.dir, t.name), writeCategory)
+	if err != nil {
+		return err
+	}
+	buf := make([]byte, lookBytes)
+	for at := t.begin; at < t.end && err == nil; at += lookBytes {
+		b := buf[:min(lookBytes, t.end-at)]
+		if _, err = f.ReadAt(b, at); err == nil || err == io.EOF {
+			_, err = f.WriteAt(b, at)
+		}
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	return errors.Join(err, f.Close(), host.SyncDir(l.fs, l.dir))
 }
 
 func (l *logCheck) zero(t *segmentCheck) error {

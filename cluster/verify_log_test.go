@@ -271,6 +271,35 @@ func TestATornEndIsClearedAndTheLogGoesOn(t *testing.T) {
 	}
 }
 
+// A process is killed before its fsync, and the next one reads from the kernel's
+// memory what is not on the disk. It applies that and notes it as synced; when the
+// power fails then, the log must not be shorter than the note.
+func TestWhatAKilledProcessDidNotSyncIsSyncedBeforeItIsBelieved(t *testing.T) {
+	s := newShelf(t)
+	s.add(3)
+	name := s.segments()[0]
+	before := len(bytes.TrimRight(s.read(name), "\x00"))
+	killed := s.crash()
+	s.add(2)
+	after := bytes.TrimRight(s.read(name), "\x00")
+	f, err := killed.fs.OpenReadWrite(name, writeCategory)
+	if err == nil {
+		_, err = f.WriteAt(after[before:], int64(before))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	killed.open()
+	if killed.synced, _ = killed.w.LastIndex(); killed.synced != 5 {
+		t.Fatalf("the log ends with entry %d", killed.synced)
+	}
+	dark := &shelf{t: t, fs: killed.fs.CrashClone(vfs.CrashCloneCfg{}), synced: 5}
+	dark.open()
+	if err := dark.whole(); err != nil {
+		t.Error(err)
+	}
+}
+
 // A segment that was full when the process died takes no more; the next is begun.
 func TestALogGoesOnAfterASegmentWasFull(t *testing.T) {
 	s := newShelf(t)

@@ -55,6 +55,7 @@ type segmentCheck struct {
 	name string // of the file
 
 	last  uint64 // the last entry of the last good batch; 0: there is none
+	begin int64  // where that batch begins; 0: it is the first, and the header belongs to it
 	end   int64  // where that batch ends
 	index int64  // where the places stand in that batch; 0: the segment is not full
 	rest  int64  // where the last byte behind that is not zero; at most end: nothing is there
@@ -129,6 +130,7 @@ func (s *segmentCheck) read(file io.ReaderAt) error {
 			}
 			s.bad = append(s.bad, entries{s.next(), max(b.first-1, s.next())})
 		}
+		s.begin = s.end
 		s.last, s.end, s.index, at = b.last, b.end, b.index, b.end
 	}
 	if want := wantHeader(s.info); s.last != 0 && !bytes.Equal(head[:], want) {
