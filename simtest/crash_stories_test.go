@@ -157,8 +157,8 @@ func TestASenderThatVanishesLeavesNothing(t *testing.T) {
 		}
 		w.Net.Silence(senderAddr, true)
 		w.Sleep(3 * time.Hour)
-		if n := w.bodies(); n != 0 || w.Held("account/jansen") != 0 {
-			t.Errorf("%d rows of bodies, %d messages", n, w.Held("account/jansen"))
+		if n := w.bodies(); n != 0 || w.Waiting("account/jansen") != 0 {
+			t.Errorf("%d rows of bodies, %d messages", n, w.Waiting("account/jansen"))
 		}
 		if n := w.life.machine.Open(); n != 0 {
 			t.Errorf("%d connections are open", n)

@@ -56,12 +56,12 @@ func TestOnePoisonedMessageDoesNotBlockTheOthers(t *testing.T) {
 		w.Login("jansen")
 		w.Sleep(time.Hour)
 		got := s.Letters()
-		if len(got) != 4 || w.Held("account/jansen") != 1 {
-			t.Errorf("letters %v came, %d wait", got, w.Held("account/jansen"))
+		if len(got) != 4 || w.Waiting("account/jansen") != 1 {
+			t.Errorf("letters %v came, %d wait", got, w.Waiting("account/jansen"))
 		}
 		s.choke(0)
 		w.Sleep(21 * time.Minute)
-		if n := w.Held("account/jansen"); n != 0 {
+		if n := w.Waiting("account/jansen"); n != 0 {
 			t.Errorf("%d letters wait", n)
 		}
 	})
@@ -140,7 +140,7 @@ func TestAPushGoesOnAfterAPowerFailure(t *testing.T) {
 		}
 		w.Restart()
 		w.Sleep(30 * time.Second)
-		if n := w.Held("account/jansen"); n != 0 {
+		if n := w.Waiting("account/jansen"); n != 0 {
 			t.Errorf("%d letters still wait half a minute after the node is back", n)
 		}
 	})

@@ -73,7 +73,7 @@ func TestANullMXTakesNoMail(t *testing.T) {
 		w.DNS.SetMX(worldDomain, ".")
 		w.bounce().Forgive()
 		w.Sleep(time.Minute)
-		if n := w.Held("out/" + worldDomain); n != 0 {
+		if n := w.Waiting("out/" + worldDomain); n != 0 {
 			t.Errorf("%d notifications wait", n)
 		}
 		if n := w.journal.times("failed"); n != 2 {
@@ -91,7 +91,7 @@ func TestWithoutDNSMailToTheWorldWaits(t *testing.T) {
 		w.DNS.Down(true)
 		w.bounce()
 		w.Sleep(8 * time.Hour)
-		if n := w.Held("out/" + worldDomain); n != 1 {
+		if n := w.Waiting("out/" + worldDomain); n != 1 {
 			t.Errorf("%d notifications wait", n)
 		}
 		w.DNS.Down(false)
@@ -113,11 +113,11 @@ func TestMailToTheWorldHasAnEnd(t *testing.T) {
 		w.Net.Silence(home.addr, true)
 		w.bounce().Forgive()
 		w.Sleep(life - time.Hour)
-		if n := w.Held("out/" + worldDomain); n != 1 {
+		if n := w.Waiting("out/" + worldDomain); n != 1 {
 			t.Fatalf("%d notifications wait an hour before their end", n)
 		}
 		w.Sleep(2 * time.Hour)
-		if n := w.Held("out/" + worldDomain); n != 0 {
+		if n := w.Waiting("out/" + worldDomain); n != 0 {
 			t.Errorf("%d notifications wait after their end", n)
 		}
 		var gaps []time.Duration
@@ -167,7 +167,7 @@ func TestARouteThatLeadsBackHere(t *testing.T) {
 		w.must("account set jansen --route", setRoute("jansen", nodeAddr.String()))
 		l := w.Mail(1)[0]
 		w.Sleep(time.Hour)
-		if n := w.Held("account/jansen"); n != 1 {
+		if n := w.Waiting("account/jansen"); n != 1 {
 			t.Errorf("%d letters wait", n)
 		}
 		if q := w.Queue("jansen"); !strings.Contains(q.LastWords, "loops back") || q.LastOutcome != spool.OutcomeFailed {

@@ -41,7 +41,7 @@ func TestMailIsKeptInOrder(t *testing.T) {
 			letters = append(letters, w.Mail(2)...)
 			w.Sleep(6 * time.Hour)
 		}
-		if n := w.Held("account/jansen"); n != 8*daysOffline {
+		if n := w.Waiting("account/jansen"); n != 8*daysOffline {
 			t.Fatalf("%d letters wait after %d days", n, daysOffline)
 		}
 		w.Online("jansen")
@@ -139,7 +139,7 @@ func TestTheSweepFindsALostTimer(t *testing.T) {
 		w.Sleep(time.Until(w.life.began.Add(4*time.Hour - 2*time.Minute)))
 		w.forget("jansen")
 		w.Online("jansen")
-		w.SleepUntil(5*time.Minute, "the sweep", func() bool { return w.Held("account/jansen") == 0 })
+		w.SleepUntil(5*time.Minute, "the sweep", func() bool { return w.Waiting("account/jansen") == 0 })
 		w.Delivered("jansen", letters...)
 		if q := w.Queue("jansen"); q.LastCause != spool.CauseSweep {
 			t.Errorf("the letters went for %q", q.LastCause)
@@ -163,7 +163,7 @@ func TestTheSweepDoesNotBelieveATimerOfNextWeek(t *testing.T) {
 		w.postpone("jansen", 7*24*time.Hour)
 		w.Online("jansen")
 		w.Sleep(time.Hour)
-		if n := w.Held("account/jansen"); n != 2 {
+		if n := w.Waiting("account/jansen"); n != 2 {
 			t.Fatalf("%d letters wait; the story is not told", n)
 		}
 		w.Sleep(3*time.Hour + time.Minute)
@@ -397,7 +397,7 @@ func TestRemovingMailDuringItsPush(t *testing.T) {
 		if n := len(s.Got()); n != got {
 			t.Errorf("%d letters came after they were removed", n-got)
 		}
-		if n := w.Held("account/jansen"); n != 0 {
+		if n := w.Waiting("account/jansen"); n != 0 {
 			t.Errorf("%d letters are still queued", n)
 		}
 	})

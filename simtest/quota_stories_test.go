@@ -99,7 +99,7 @@ func TestTheSenderIsToldOfAFullRecipient(t *testing.T) {
 			t.Fatalf("the letter was not taken: %s", l.Said())
 		}
 		w.Sleep(time.Second)
-		if n := w.Held("out/" + worldDomain); n != 1 {
+		if n := w.Waiting("out/" + worldDomain); n != 1 {
 			t.Errorf("%d notifications wait for the sender", n)
 		}
 		w.Delivered("pietersen", l)
@@ -128,7 +128,7 @@ func TestMailboxAndQueueShareTheQuota(t *testing.T) {
 		w.Login("jansen")
 		w.Sleep(5 * time.Hour)
 		w.Delivered("jansen") // the mailbox is never pushed
-		if n := w.Held("mailbox/jansen"); n != 1 {
+		if n := w.Waiting("mailbox/jansen"); n != 1 {
 			t.Errorf("%d letters are in the mailbox", n)
 		}
 	})
