@@ -321,7 +321,7 @@ func (n *Node) snapshot() {
 func (n *Node) Close() error {
 	n.closing.Do(func() {
 		close(n.stop)
-		n.closeErr = n.unlessFailed(n.shutdown)
+		n.closeErr = n.unlessFailed(func() error { return n.unlessShort(n.shutdown) })
 	})
 	return n.closeErr
 }
@@ -347,6 +347,30 @@ func (n *Node) unlessFailed(end func() error) error {
 		return err
 	case <-late.C:
 		return fmt.Errorf("the data directory could not be opened, or closed, after a failure: %w", n.Failed())
+	}
+}
+
+// unlessShort runs end. On a full disk the rows cannot be flushed, and pebble tries
+// for as long as that lasts. Nothing is lost where it is left behind: the next start
+// applies the log again.
+func (n *Node) unlessShort(end func() error) error {
+	done := make(chan error, 1)
+	go func() { done <- end() }()
+	again := time.NewTicker(errorPause)
+	defer again.Stop()
+	for short := time.Duration(0); ; {
+		select {
+		case err := <-done:
+			return err
+		case <-again.C:
+		}
+		why := n.Short()
+		if short += errorPause; why == nil {
+			short = 0
+		}
+		if short >= closePatience {
+			return fmt.Errorf("the rows were not flushed before the end, and the next start takes longer: %w", why)
+		}
 	}
 }
 

@@ -62,3 +62,26 @@ func TestRowsThatCannotBeWrittenAreTriedAgainInTheirTime(t *testing.T) {
 	}
 	w.node.Close()
 }
+
+// Whoever stops a node on a full disk does not wait until there is room.
+func TestANodeWhoseRowsCannotBeWrittenCanBeClosed(t *testing.T) {
+	w := newWorld(t)
+	w.account("jansen", 1<<20)
+	disk := &fullFS{}
+	w.on(func(h *host.Host, _ *Options) { disk.FS, h.FS = h.FS, disk })
+	if _, err := w.mail("kept", "jansen"); err != nil {
+		t.Fatal(err)
+	}
+	disk.full.Store(true)
+	closed := make(chan error, 1)
+	go func() { closed <- w.node.Close() }()
+	select {
+	case err := <-closed:
+		if err == nil {
+			t.Error("nothing is said of the rows that were not flushed")
+		}
+	case <-time.After(4 * closePatience):
+		t.Error("the node waits for room although it is to end")
+	}
+	disk.full.Store(false) // what was left behind may end
+}
