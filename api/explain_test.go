@@ -9,10 +9,8 @@ import (
 	"testing"
 	"time"
 
-	"bsmtpd/api/client"
 	"bsmtpd/api/wire"
 	"bsmtpd/mail"
-	"bsmtpd/spool"
 )
 
 // well is a town where nothing stands in the way of jansen's mail.
@@ -71,60 +69,6 @@ func TestWhereNothingIsWrongTheExplanationSaysSo(t *testing.T) {
 }
 
 func TestWhatStandsInTheWayIsExplained(t *testing.T) {
-	mx := func(hosts ...string) func(*town) {
-		return func(w *town) {
-			var list []*net.MX
-			for i, h := range hosts {
-				list = append(list, &net.MX{Host: h, Pref: uint16(10 * (i + 1))})
-			}
-			w.out.mx["jansen.example"] = list
-		}
-	}
-	set := func(p wire.AccountPatch) func(*town) {
-		return func(w *town) {
-			if _, err := w.admin.SetAccount(w.ctx(), "jansen", p); err != nil {
-				w.t.Fatal(err)
-			}
-		}
-	}
-	banner := func(s string) func(*town) { return func(w *town) { w.out.banners["192.0.2.10:25"] = s } }
-	login := func(address, session string) func(*town) {
-		return func(w *town) {
-			if _, err := w.admin.SendLogin(w.ctx(), wire.LoginEvent{Login: "jansen", Address: address, NAS: "nas1", Session: session}); err != nil {
-				w.t.Fatal(err)
-			}
-		}
-	}
-	queued := func(age time.Duration) func(*town) {
-		return func(w *town) { w.mail("account/jansen", "a@b.example", "x@jansen.example", 100, age) }
-	}
-	hold := func(n int) func(*town) {
-		return func(w *town) {
-			var ids []string
-			for m, err := range w.admin.Messages(w.ctx(), wire.Filter{Account: "jansen"}, client.Page{Limit: n}) {
-				if err != nil {
-					w.t.Fatal(err)
-				}
-				ids = append(ids, m.QueueID)
-			}
-			if p, err := w.admin.Act(w.ctx(), wire.Action{Action: "hold", IDs: ids}, nil); err != nil || p.Done != int64(n) {
-				w.t.Fatal(p, err)
-			}
-		}
-	}
-	failed := func(n int) func(*town) {
-		return func(w *town) {
-			for i := range n {
-				w.attempt("account/jansen", "no route to host", time.Duration(50-10*i)*time.Minute)
-			}
-		}
-	}
-	claimed := func(w *town) {
-		w.apply(func(m *spool.Moves) error {
-			_, err := m.Claim(spool.Claim{Queue: "account/jansen", Node: "n2", Session: 1, Until: m.Now.Add(time.Hour), Cause: spool.CauseTimer})
-			return err
-		})
-	}
 	for _, c := range []struct {
 		name    string
 		change  []func(*town)
@@ -133,46 +77,46 @@ func TestWhatStandsInTheWayIsExplained(t *testing.T) {
 		found   string
 		advice  string
 	}{
-		{"the account is inactive", []func(*town){set(wire.AccountPatch{Inactive: ptr("not paid")})}, "account", wire.Bad, "not paid", "account set jansen"},
+		{"the account is inactive", []func(*town){patched(wire.AccountPatch{Inactive: ptr("not paid")})}, "account", wire.Bad, "not paid", "account set jansen"},
 		{"no MX", []func(*town){func(w *town) { delete(w.out.mx, "jansen.example") }}, "domains", wire.Bad, "has no MX record", "must be mx1.provider.example"},
-		{"MX elsewhere", []func(*town){mx("mail.other.example")}, "domains", wire.Bad, "10 mail.other.example", "goes elsewhere first"},
-		{"MX partly elsewhere", []func(*town){mx("MX1.provider.example", "backup.other.example")}, "domains", wire.Warn, "20 backup.other.example", "past this server"},
-		{"nothing to push to", []func(*town){set(wire.AccountPatch{Addresses: &[]string{}})}, "route", wire.Bad, "no route and no fixed address", "--route HOST"},
-		{"a route that does not exist", []func(*town){set(wire.AccountPatch{Route: ptr("mail.nowhere.example")})}, "route", wire.Bad, "does not exist", "correct the route"},
+		{"MX elsewhere", []func(*town){mxIs("mail.other.example")}, "domains", wire.Bad, "10 mail.other.example", "goes elsewhere first"},
+		{"MX partly elsewhere", []func(*town){mxIs("MX1.provider.example", "backup.other.example")}, "domains", wire.Warn, "20 backup.other.example", "past this server"},
+		{"nothing to push to", []func(*town){patched(wire.AccountPatch{Addresses: &[]string{}})}, "route", wire.Bad, "no route and no fixed address", "--route HOST"},
+		{"a route that does not exist", []func(*town){patched(wire.AccountPatch{Route: ptr("mail.nowhere.example")})}, "route", wire.Bad, "does not exist", "correct the route"},
 		{"port 25 refuses", []func(*town){func(w *town) { delete(w.out.banners, "192.0.2.10:25") }}, "port25", wire.Bad, "connection refused", "nothing listens on port 25"},
-		{"port 25 hangs", []func(*town){banner("")}, "port25", wire.Bad, "no banner came", "a firewall drops port 25"},
-		{"the server refuses", []func(*town){banner("554 no service")}, "port25", wire.Bad, "554 no service", "own words"},
-		{"a PIX", []func(*town){banner("220 *********0*2******")}, "banner", wire.Warn, "PIX firewall", "no fixup protocol smtp"},
+		{"port 25 hangs", []func(*town){bannerIs("")}, "port25", wire.Bad, "no banner came", "a firewall drops port 25"},
+		{"the server refuses", []func(*town){bannerIs("554 no service")}, "port25", wire.Bad, "554 no service", "own words"},
+		{"a PIX", []func(*town){bannerIs("220 *********0*2******")}, "banner", wire.Warn, "PIX firewall", "no fixup protocol smtp"},
 		{"offline", []func(*town){func(w *town) { w.clock = time.Minute }, func(w *town) {
 			w.admin.SendLogin(w.ctx(), wire.LoginEvent{Login: "jansen", Event: "stop"})
 			w.clock = 0
 		}}, "presence", wire.Warn, "is offline since", "pushed when the customer comes online"},
-		{"a lost Stop", []func(*town){login("192.0.2.10", "s1"), func(w *town) {
+		{"a lost Stop", []func(*town){loggedIn("192.0.2.10", "s1"), func(w *town) {
 			w.limits.SessionLife = 48 * time.Hour
 			w.ahead = 49 * time.Hour
 		}}, "presence", wire.Warn, "online until a Stop was missed", "Interim-Updates"},
-		{"a damaged row of presence", []func(*town){login("192.0.2.10", "s1"), func(w *town) {
+		{"a damaged row of presence", []func(*town){loggedIn("192.0.2.10", "s1"), func(w *town) {
 			batch := w.store.Begin()
 			if err := errors.Join(batch.Set([]byte("P/jansen"), []byte{0xff}), batch.Commit()); err != nil {
 				panic(err)
 			}
 		}}, "presence", wire.Warn, "the row is damaged", "does not keep mail"},
-		{"a second session", []func(*town){login("192.0.2.10", "s1"), login("192.0.2.10", "s2")}, "double-login", wire.Warn, "double login", "used twice"},
-		{"a wrong address", []func(*town){login("198.51.100.1", "s1")}, "double-login", wire.Warn, "double login", "not the account's"},
-		{"the last attempt failed", []func(*town){queued(time.Hour), func(w *town) { w.attempt("account/jansen", "no route to host", 30*time.Minute) }}, "last-attempt", wire.Bad, "no route to host", "port25"},
-		{"three attempts failed", []func(*town){queued(time.Hour), failed(3)}, "last-attempt", wire.Bad, "failed (3 failed in a row): no route", "port25"},
-		{"a new attempt after one that failed", []func(*town){queued(time.Hour), failed(1), claimed}, "last-attempt", wire.Warn, "under way, begun 0 s ago (the timer); the one before it: failed: no route", "when the session has ended"},
-		{"a first attempt", []func(*town){queued(time.Hour), claimed}, "last-attempt", wire.OK, "under way", ""},
-		{"debounced", []func(*town){queued(0), login("192.0.2.10", "s1"), login("192.0.2.10", "s1b")}, "debounce", wire.Warn, "1 login debounced since the one", "queue retry --account jansen"},
-		{"nearly full", []func(*town){queued(0), set(wire.AccountPatch{Quota: ptr(int64(110))})}, "quota", wire.Warn, "91 %", "--quota SIZE"},
-		{"full", []func(*town){queued(0), set(wire.AccountPatch{Quota: ptr(int64(100))})}, "quota", wire.Bad, "quota is full", "bounced"},
+		{"a second session", []func(*town){loggedIn("192.0.2.10", "s1"), loggedIn("192.0.2.10", "s2")}, "double-login", wire.Warn, "double login", "used twice"},
+		{"a wrong address", []func(*town){loggedIn("198.51.100.1", "s1")}, "double-login", wire.Warn, "double login", "not the account's"},
+		{"the last attempt failed", []func(*town){queuedFor(time.Hour), func(w *town) { w.attempt("account/jansen", "no route to host", 30*time.Minute) }}, "last-attempt", wire.Bad, "no route to host", "port25"},
+		{"three attempts failed", []func(*town){queuedFor(time.Hour), failedTimes(3)}, "last-attempt", wire.Bad, "failed (3 failed in a row): no route", "port25"},
+		{"a new attempt after one that failed", []func(*town){queuedFor(time.Hour), failedTimes(1), claimedByAnother}, "last-attempt", wire.Warn, "under way, begun 0 s ago (the timer); the one before it: failed: no route", "when the session has ended"},
+		{"a first attempt", []func(*town){queuedFor(time.Hour), claimedByAnother}, "last-attempt", wire.OK, "under way", ""},
+		{"debounced", []func(*town){queuedFor(0), loggedIn("192.0.2.10", "s1"), loggedIn("192.0.2.10", "s1b")}, "debounce", wire.Warn, "1 login debounced since the one", "queue retry --account jansen"},
+		{"nearly full", []func(*town){queuedFor(0), patched(wire.AccountPatch{Quota: ptr(int64(110))})}, "quota", wire.Warn, "91 %", "--quota SIZE"},
+		{"full", []func(*town){queuedFor(0), patched(wire.AccountPatch{Quota: ptr(int64(100))})}, "quota", wire.Bad, "quota is full", "bounced"},
 		{"held", []func(*town){func(w *town) { w.admin.HoldQueue(w.ctx(), "account/jansen", wire.QueueHold{Reason: "moving"}) }}, "hold", wire.Bad, "moving", "queue release --account jansen"},
-		{"a message held by itself", []func(*town){queued(0), queued(0), hold(1)}, "hold", wire.Warn, "1 of 2 messages", "--state hold"},
-		{"all messages held by themselves", []func(*town){queued(0), queued(0), hold(2)}, "hold", wire.Bad, "every message", "queue release --account jansen"},
+		{"a message held by itself", []func(*town){queuedFor(0), queuedFor(0), heldAlone(1)}, "hold", wire.Warn, "1 of 2 messages", "--state hold"},
+		{"all messages held by themselves", []func(*town){queuedFor(0), queuedFor(0), heldAlone(2)}, "hold", wire.Bad, "every message", "queue release --account jansen"},
 		{"suspended", []func(*town){func(w *town) { w.admin.Suspend(w.ctx(), wire.Suspension{Scope: "all", Reason: "works"}) }}, "hold", wire.Bad, "works", "delivery resume all"},
-		{"old mail", []func(*town){queued(5 * time.Hour)}, "queue", wire.Warn, "the oldest for 5 h", ""},
-		{"waiting for the timer", []func(*town){queued(time.Hour), func(w *town) { w.attempt("account/jansen", "x", time.Minute) }}, "next-attempt", wire.OK, "in 1", ""},
-		{"a session at work", []func(*town){queued(0), claimed}, "next-attempt", wire.OK, "node n2 works on the queue", ""},
+		{"old mail", []func(*town){queuedFor(5 * time.Hour)}, "queue", wire.Warn, "the oldest for 5 h", ""},
+		{"waiting for the timer", []func(*town){queuedFor(time.Hour), func(w *town) { w.attempt("account/jansen", "x", time.Minute) }}, "next-attempt", wire.OK, "in 1", ""},
+		{"a session at work", []func(*town){queuedFor(0), claimedByAnother}, "next-attempt", wire.OK, "node n2 works on the queue", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := well(t)
