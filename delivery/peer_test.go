@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"strings"
 	"sync"
 	"testing"
@@ -87,16 +88,15 @@ func TestGoSMTPServerTakesEverything(t *testing.T) {
 	}
 }
 
-func pushToPeer(t *testing.T, chunking, withTLS bool) {
-	p := &peer{}
+// listen starts the peer on this machine, until the test has ended.
+func (p *peer) listen(t *testing.T, chunking, withTLS bool) netip.AddrPort {
 	srv := smtp.NewServer(p)
 	srv.Domain, srv.EnableSMTPUTF8, srv.EnableDSN, srv.MaxRecipients = "peer.example", true, true, 1000
 	srv.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
 	if withTLS {
 		srv.TLSConfig, _ = certificate(t, "peer.example")
 	}
-	real := host.System()
-	l, err := real.Net.Listen("tcp", "127.0.0.1:0")
+	l, err := host.System().Net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -106,17 +106,22 @@ func pushToPeer(t *testing.T, chunking, withTLS bool) {
 	}
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(l) }()
-	defer func() {
+	t.Cleanup(func() {
 		srv.Close()
 		if err := <-served; err != nil && !errors.Is(err, smtp.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
 			t.Error(err)
 		}
-	}()
+	})
+	return addr
+}
 
+func pushToPeer(t *testing.T, chunking, withTLS bool) {
+	p := &peer{}
+	addr := p.listen(t, chunking, withTLS)
 	w := newWorld(t)
 	defer w.close()
 	w.stop()
-	w.pusher = New(testConfig(), Deps{Host: real, Self: Self{Node: "n1", Hostname: "bsmtp.example.net"}, Spool: w, Rows: spool.Reader{R: w.db},
+	w.pusher = New(testConfig(), Deps{Host: host.System(), Self: Self{Node: "n1", Hostname: "bsmtp.example.net"}, Spool: w, Rows: spool.Reader{R: w.db},
 		Directory: w.dir, Settings: spool.DefaultSettings, Log: slog.New(slog.DiscardHandler),
 		MailLog: metric.NewMailLog(slog.New(slog.DiscardHandler)), Metrics: metric.New()})
 	w.ended = make(chan struct{})
