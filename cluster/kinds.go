@@ -58,8 +58,7 @@ type moves struct {
 	settings *Settings
 }
 
-// rules is every command. To add one: a kind above, a line here, a method on
-// Node, and a step in simtest's workload.
+// rules is every command. To add one see CONTRIBUTING.md.
 var rules = map[Kind]rule{
 	kindEnqueue: {1, typed(func(m *moves, c spool.Enqueue, beside []byte) (spool.Enqueued, error) { return m.Enqueue(c, beside) })},
 	kindStage:   {1, typed(func(m *moves, c spool.Stage, beside []byte) (spool.Staged, error) { return m.Stage(c, beside) })},
