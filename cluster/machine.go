@@ -31,12 +31,17 @@ func DefaultSettings() Settings {
 	return Settings{Spool: spool.DefaultSettings(), Limits: directory.Limits{Quota: 20 << 20, QuotaFiltered: 1 << 30, SessionLife: 48 * time.Hour}}
 }
 
-// firstSettings are in force until a log holds others. They never change: an
-// older build applied the same entries by them.
+// firstSettings are in force until a log holds others. They never change, also
+// when the defaults do: an older build applied the same entries by them.
 func firstSettings() Settings {
-	s := DefaultSettings()
-	s.Limits.SessionLife = 0
-	return s
+	return Settings{
+		Spool: spool.Settings{
+			Retry: 20 * time.Minute, SweepEvery: 4 * time.Hour, LoginWindow: 20 * time.Minute,
+			OutRetryFirst: 5 * time.Minute, OutRetryMax: 4 * time.Hour, OutLife: 5 * 24 * time.Hour,
+			StageLife: time.Hour, TrashLife: 72 * time.Hour,
+		},
+		Limits: directory.Limits{Quota: 20 << 20, QuotaFiltered: 1 << 30},
+	}
 }
 
 // Check says what is impossible about s.

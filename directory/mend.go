@@ -36,7 +36,7 @@ type mender struct {
 
 func (m *mender) setAside(key []byte, why error) error {
 	m.told = append(m.told, why.Error())
-	return kv.SetAside(m.tx, key, int64(m.now), why.Error())
+	return kv.SetAside(m.tx, key, int64(m.now))
 }
 
 // text is for Seen.Mended.
@@ -94,8 +94,8 @@ func damagedAccount(login mail.Login, err error) error {
 //
 // Which index rows there are stood in the row alone, so all are looked at: of a
 // million accounts that takes about a second.
-func overwrite(tx kv.Tx, now mail.Time, login mail.Login, why error) (version uint64, err error) {
-	if err := kv.SetAside(tx, accountKey(login), int64(now), why.Error()); err != nil {
+func overwrite(tx kv.Tx, now mail.Time, login mail.Login) (version uint64, err error) {
+	if err := kv.SetAside(tx, accountKey(login), int64(now)); err != nil {
 		return 0, err
 	}
 	var stale [][]byte

@@ -50,7 +50,7 @@ func putAccount(tx kv.Tx, now mail.Time, log *auditLog, it PutAccount) (Put, err
 		return p, err
 	}
 	if damaged != nil {
-		if have, err = overwrite(tx, now, a.Login, damaged); err != nil {
+		if have, err = overwrite(tx, now, a.Login); err != nil {
 			return Put{}, err
 		}
 	}

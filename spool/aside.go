@@ -62,7 +62,7 @@ func undecodable(err error) bool { return mail.KindOf(err) == mail.Broken && !kv
 // setAside moves a row that does not decode out of the way.
 func (m *Moves) setAside(key []byte, q QueueName, why error) error {
 	m.report(q, why)
-	return kv.SetAside(m.Tx, key, int64(m.Now), clip(why.Error()))
+	return kv.SetAside(m.Tx, key, int64(m.Now))
 }
 
 // report tells the operator of a row that is damaged.
