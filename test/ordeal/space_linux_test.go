@@ -148,8 +148,10 @@ func TestAFullDiskRefusesMailAndRecovers(t *testing.T) {
 	})
 	s.kill()
 	s.start()
+	in.end() // what goes out makes room, and new mail would come in for ever
 	until(t, "what is queued goes out meanwhile", func() bool { return s.waiting() == 0 })
 	d.clear()
+	in.send(6)
 	led.more(t, 100, "when there is room again")
 
 	d.ballast(8 << 20)
