@@ -1,6 +1,8 @@
 package cluster
 
 import (
+	"crypto/rand"
+	"encoding/base64"
 	"fmt"
 	"log/slog"
 	"path/filepath"
@@ -33,7 +35,9 @@ func BenchmarkEnqueue(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			body := strings.Repeat("x", size)
+			raw := make([]byte, size)
+			rand.Read(raw)
+			body := base64.StdEncoding.EncodeToString(raw)[:size] // as attachments are: it does not compress
 			b.SetBytes(int64(size))
 			b.SetParallelism(32)
 			b.ResetTimer()
