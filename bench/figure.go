@@ -6,6 +6,9 @@ import (
 	"strings"
 )
 
+// maxFailed bounds the text of a failure in a table; the log above it has all.
+const maxFailed = 200
+
 // figure is one row of the table.
 type figure struct {
 	Scenario string    `json:"scenario"`
@@ -123,7 +126,8 @@ func (f figure) cells() [7]string {
 	case f.Skipped != "":
 		c[2] = "skipped: " + f.Skipped
 	case f.Failed != "":
-		c[2] = "failed: " + strings.ReplaceAll(f.Failed, "\n", " ")
+		why := strings.ReplaceAll(f.Failed, "\n", " ")
+		c[2] = "failed: " + why[:min(len(why), maxFailed)]
 	}
 	return c
 }

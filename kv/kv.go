@@ -125,8 +125,7 @@ func Open(dir string, o Options) (*Store, error) {
 	for i := range opts.TargetFileSizes {
 		opts.TargetFileSizes[i] = tableBytes
 	}
-	// Mail is mostly base64 and does not compress; trying to was a tenth of the
-	// work for large messages.
+	// Mail is mostly base64 and does not compress (doc/benchmarks.md).
 	opts.ApplyCompressionSettings(func() pebble.DBCompressionSettings { return pebble.DBCompressionNone })
 	db, err := pebble.Open(dir, opts)
 	if errors.Is(err, syscall.EAGAIN) { // what the lock of the directory says
