@@ -9,13 +9,13 @@ import (
 )
 
 const (
-	pageMessages  = 64                   // rows in memory at once
-	aheadMessages = 16                   // handed out and not taken
-	maxPostponed  = 256                  // messages that are kept for the end of a pass
-	lostAttempts  = 2                    // after so many lost connections a message goes last
-	messagesBytes = 1 << 20              // of a page's rows
-	aheadBytes    = 128 << 10            // of bodies that are read while others are being sent
-	crowdedLinger = 5 * time.Millisecond // in place of Linger where other queues wait for the session's place
+	pageMessages  = 64                    // rows in memory at once
+	aheadMessages = 16                    // handed out and not taken
+	maxPostponed  = 256                   // messages that are kept for the end of a pass
+	lostAttempts  = 2                     // after so many lost connections a message goes last
+	messagesBytes = 1 << 20               // of a page's rows
+	aheadBytes    = 128 << 10             // of bodies that are read while others are being sent
+	crowdedLook   = 20 * time.Millisecond // how often a session that lingers looks whether its place is wanted
 )
 
 // feed reads one pass's messages in order of arrival and hands them out as jobs.
@@ -197,15 +197,11 @@ func (f *feed) linger() bool {
 			return false
 		}
 	}
-	linger := func() time.Duration {
-		if f.s.crowded != nil && f.s.crowded.Load() {
-			return min(f.s.cfg.Linger, crowdedLinger)
-		}
-		return f.s.cfg.Linger
-	}
-	t := time.NewTimer(linger())
+	linger := f.s.cfg.Linger
+	look := min(linger, crowdedLook)
+	t := time.NewTimer(look)
 	defer t.Stop()
-	for {
+	for waited := look; ; waited += look {
 		select {
 		case <-f.s.wake:
 			return true
@@ -214,10 +210,13 @@ func (f *feed) linger() bool {
 		case <-f.ctx.Done():
 			return false
 		case <-t.C:
-			if f.s.inflight.Load() == 0 || f.s.cfg.Linger == 0 {
+		}
+		if over := waited >= linger || f.s.crowded != nil && f.s.crowded.Load(); over {
+			if f.s.inflight.Load() == 0 || linger == 0 {
 				return false
 			}
-			t.Reset(linger())
+			waited = 0
 		}
+		t.Reset(look)
 	}
 }

@@ -169,7 +169,7 @@ func TestSessionDoesNotLingerWhileOthersWaitForItsPlace(t *testing.T) {
 		m := w.serve("192.0.2.20:25", &mx{offers: allOffers})
 		w.mail("jansen", "1\r\n")
 		w.mail("pieters", "1\r\n")
-		w.pass(4 * crowdedLinger)
+		w.pass(4 * crowdedLook)
 		if m.bodies() != "1" {
 			t.Error("pieters waits while a session has nothing to do")
 		}
