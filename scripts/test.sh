@@ -41,6 +41,11 @@ if DAYS=0.25 SEEDS=200 scripts/sim.sh; then
 else
 	echo "failed simulated worlds" >>"$steps"
 fi
+if go test ./simtest -run 'TestPlantedBugsAreFound$' </dev/null; then
+	echo "ok planted bugs" >>"$steps"
+else
+	echo "failed planted bugs" >>"$steps"
+fi
 
 part "fuzz"
 scripts/fuzz.sh "$steps"

@@ -10,4 +10,5 @@ const (
 	daysOffline   = 8 // how long a customer's mail is kept
 	lifeInDays    = 5 // of mail to the world
 	powerSeeds    = 16
+	underRace     = false
 )

@@ -74,6 +74,9 @@ const plantedSeeds = 200
 
 // The promises' checks bite: each bug is found, by the promise that it breaks.
 func TestPlantedBugsAreFound(t *testing.T) {
+	if underRace {
+		t.Skip("a disk that lies leaves a node behind that races with the next; scripts/test.sh runs this without the race detector")
+	}
 	for _, bug := range plantedBugs {
 		t.Run(bug.name, func(t *testing.T) {
 			for s := uint64(1); s <= plantedSeeds; s++ {

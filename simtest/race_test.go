@@ -12,4 +12,5 @@ const (
 	daysOffline   = 1 // how long a customer's mail is kept
 	lifeInDays    = 1 // of mail to the world
 	powerSeeds    = 6
+	underRace     = true
 )
